@@ -1,0 +1,254 @@
+//! A bundle: the set of records, with the digest of its content.
+
+use std::cmp::Ordering;
+
+use sha2::{Digest as _, Sha256};
+
+use crate::codec::{DecodeError, Reader, Writer};
+use crate::digest::{BUCKETS, Digest, Tree};
+use crate::frame::Change;
+use crate::record::{Key, Value};
+
+/// All records of one pool.
+///
+/// They lie encoded in 4,096 buckets by the hash of their key: a record costs its own bytes, and a change costs the
+/// digest of one bucket, whatever the number of records.
+pub struct Bundle {
+    /// Each: `key length, key, value length, value`, sorted by key.
+    buckets: Vec<Vec<u8>>,
+    tree: Tree,
+    len: usize,
+}
+
+/// A change that does not fit the bundle it is applied to.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum MisfitError {
+    /// Removes a record that is not there.
+    #[error("it removes a record that is not there: {0:?}")]
+    Absent(Key),
+    /// Sets a record to the value that it has.
+    #[error("it sets a record to the value that it already has: {0:?}")]
+    Unchanged(Key),
+}
+
+/// The changes that lead back to the bundle before [`Bundle::apply`].
+#[must_use = "dropping it makes the change final"]
+pub struct Undo(Vec<(Vec<u8>, Option<Vec<u8>>)>);
+
+impl Default for Bundle {
+    fn default() -> Self {
+        Self { buckets: vec![Vec::new(); BUCKETS], tree: Tree::new(), len: 0 }
+    }
+}
+
+impl Bundle {
+    /// The number of records.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there is no record.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The digest of the content, the same whatever the order in which it came to be.
+    #[must_use]
+    pub fn root(&self) -> Digest {
+        self.tree.root()
+    }
+
+    /// A record's value.
+    #[must_use]
+    pub fn get(&self, key: &Key) -> Option<Value> {
+        let bytes = key.encode();
+        let value = self.get_encoded(&bytes)?;
+        Some(Value::decode(key, value).expect("what is stored was encoded here"))
+    }
+
+    /// A record's value by encoded key, encoded.
+    #[must_use]
+    pub fn get_encoded(&self, key: &[u8]) -> Option<&[u8]> {
+        let bucket = &self.buckets[bucket_of(key)];
+        match find(bucket, key) {
+            (at, Some(end)) => Some(split(&bucket[at..end]).1),
+            (_, None) => None,
+        }
+    }
+
+    /// Applies changes, all or none.
+    ///
+    /// `Undo` holds what [`Bundle::revert`] needs, for a caller that finds a wrong digest afterwards.
+    pub fn apply(&mut self, changes: &[Change]) -> Result<Undo, MisfitError> {
+        let mut undo = Undo(Vec::with_capacity(changes.len()));
+        for change in changes {
+            let key = change.key.encode();
+            let value = change.value.as_ref().map(|v| v.encode(&change.key));
+            let before = self.get_encoded(&key);
+            if before == value.as_deref() {
+                self.rollback(&mut undo);
+                let key = change.key.clone();
+                return Err(if value.is_none() { MisfitError::Absent(key) } else { MisfitError::Unchanged(key) });
+            }
+            let before = before.map(<[u8]>::to_vec);
+            self.put(&key, value.as_deref());
+            undo.0.push((key, before));
+        }
+        self.rehash(undo.0.iter().map(|(key, _)| bucket_of(key)).collect());
+        Ok(undo)
+    }
+
+    /// Takes [`Bundle::apply`] back.
+    pub fn revert(&mut self, mut undo: Undo) {
+        let dirty = undo.0.iter().map(|(key, _)| bucket_of(key)).collect();
+        self.rollback(&mut undo);
+        self.rehash(dirty);
+    }
+
+    fn rollback(&mut self, undo: &mut Undo) {
+        while let Some((key, value)) = undo.0.pop() {
+            self.put(&key, value.as_deref());
+        }
+    }
+
+    /// Fills an empty bundle from changes that only add, such as a checkpoint's. Costs less memory than
+    /// [`Bundle::apply`], as nothing is remembered.
+    pub fn load(changes: impl IntoIterator<Item = Result<Change, DecodeError>>) -> Result<Self, DecodeError> {
+        let mut bundle = Self::default();
+        for change in changes {
+            let Change { key, value } = change?;
+            let value = value.ok_or(DecodeError::NotCanonical("a checkpoint, which removes a record,"))?;
+            bundle.put(&key.encode(), Some(&value.encode(&key)));
+        }
+        for bucket in &mut bundle.buckets {
+            bucket.shrink_to_fit();
+        }
+        bundle.rehash((0..BUCKETS).collect());
+        Ok(bundle)
+    }
+
+    fn put(&mut self, key: &[u8], value: Option<&[u8]>) {
+        let bucket = &mut self.buckets[bucket_of(key)];
+        let (at, end) = find(bucket, key);
+        let record = value.map(|value| {
+            let mut w = Writer(Vec::with_capacity(key.len() + value.len() + 6));
+            w.len(key.len());
+            w.0.extend_from_slice(key);
+            w.len(value.len());
+            w.0.extend_from_slice(value);
+            w.0
+        });
+        self.len += usize::from(record.is_some());
+        self.len -= usize::from(end.is_some());
+        bucket.splice(at..end.unwrap_or(at), record.unwrap_or_default());
+    }
+
+    fn rehash(&mut self, dirty: Vec<usize>) {
+        let buckets = &self.buckets;
+        self.tree.update(dirty, |bucket| {
+            if buckets[bucket].is_empty() {
+                return Digest::default();
+            }
+            Digest(Sha256::digest(&buckets[bucket]).into())
+        });
+    }
+
+    /// All records, sorted by key.
+    #[must_use]
+    pub fn records(&self) -> Vec<(Key, Value)> {
+        let mut encoded: Vec<(&[u8], &[u8])> =
+            self.buckets.iter().flat_map(|bucket| Records(bucket)).map(split).collect();
+        encoded.sort_unstable();
+        encoded
+            .into_iter()
+            .map(|(key, value)| {
+                let key = Key::decode(key).expect("what is stored was encoded here");
+                let value = Value::decode(&key, value).expect("what is stored was encoded here");
+                (key, value)
+            })
+            .collect()
+    }
+
+    /// The changes that lead from `self` to `target`, sorted by key.
+    #[must_use]
+    pub fn diff(&self, target: &Self) -> Vec<Change> {
+        let mut changes = Vec::new();
+        for (from, to) in self.buckets.iter().zip(&target.buckets) {
+            if from == to {
+                continue;
+            }
+            for (key, _) in Records(from).map(split) {
+                if find(to, key).1.is_none() {
+                    changes.push((key, None));
+                }
+            }
+            for (key, value) in Records(to).map(split) {
+                if self.get_encoded(key) != Some(value) {
+                    changes.push((key, Some(value)));
+                }
+            }
+        }
+        changes.sort_unstable();
+        changes
+            .into_iter()
+            .map(|(key, value)| {
+                let key = Key::decode(key).expect("what is stored was encoded here");
+                let value = value.map(|v| Value::decode(&key, v).expect("what is stored was encoded here"));
+                Change { key, value }
+            })
+            .collect()
+    }
+}
+
+/// FNV-1a, mixed once more so that the low bits depend on all of the key.
+fn bucket_of(key: &[u8]) -> usize {
+    let hash = key.iter().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x100_0000_01b3));
+    let mixed = (hash ^ (hash >> 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+    usize::try_from(mixed).expect("32 bits") % BUCKETS
+}
+
+/// Where the record with `key` begins, or would begin, and where it ends if it is there.
+fn find(bucket: &[u8], key: &[u8]) -> (usize, Option<usize>) {
+    let mut at = 0;
+    for record in Records(bucket) {
+        match split(record).0.cmp(key) {
+            Ordering::Less => at += record.len(),
+            Ordering::Equal => return (at, Some(at + record.len())),
+            Ordering::Greater => break,
+        }
+    }
+    (at, None)
+}
+
+/// Iterates over a bucket's records, each with its lengths.
+struct Records<'a>(&'a [u8]);
+
+impl<'a> Iterator for Records<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        if self.0.is_empty() {
+            return None;
+        }
+        let mut r = Reader(self.0);
+        for _ in 0..2 {
+            let n = r.len("record", usize::MAX).expect("a stored length");
+            r.take(n).expect("a stored record");
+        }
+        let (record, rest) = self.0.split_at(self.0.len() - r.0.len());
+        self.0 = rest;
+        Some(record)
+    }
+}
+
+/// A stored record's key and value.
+fn split(record: &[u8]) -> (&[u8], &[u8]) {
+    let mut r = Reader(record);
+    let mut part = || {
+        let n = r.len("record", usize::MAX).expect("a stored length");
+        r.take(n).expect("a stored record")
+    };
+    (part(), part())
+}

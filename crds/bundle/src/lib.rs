@@ -1,0 +1,29 @@
+//! The bundle: the contract between the rulecast controller and the node applier.
+//!
+//! A [`Bundle`] is a set of records, each a [`Key`] and a [`Value`], with a digest of its content that costs O(change)
+//! to keep. [`frame`] turns lists of changes into bytes; [`Delta`], [`Checkpoint`] and [`Head`] are what travels.
+//! Everything read from outside is bounded before memory is taken for it, and has exactly one accepted encoding.
+//!
+//! There is no Kubernetes client, clock or kernel in here. See docs/design.md, section 3.
+
+mod bundle;
+mod codec;
+mod digest;
+pub mod frame;
+mod name;
+pub mod nft;
+mod publication;
+mod record;
+mod ruleset;
+
+pub use bundle::{Bundle, MisfitError, Undo};
+pub use codec::DecodeError;
+pub use digest::{BadDigest, Digest};
+pub use frame::Change;
+pub use name::{BadName, Name, name};
+pub use publication::{
+    BadChunkId, Checkpoint, ChunkId, Delta, FORMAT, Head, Index, MAX_CHECKPOINT, MAX_CHUNK, MAX_DELTA, Mode,
+};
+pub use record::{
+    Empty, Group, GroupId, GroupKind, Key, LaneKey, Member, NodeFact, Part, Proto, Scope, Tag, Value,
+};

@@ -1,0 +1,298 @@
+//! The encoding of a [`Ruleset`].
+
+use crate::codec::{DecodeError, Reader, Writer};
+use crate::name::Name;
+use crate::nft::{
+    Affinity, Balancer, ChainDef, ChainKind, Data, Field, Hook, HookPoint, Lane, NodeAddresses, Rule, Ruleset, SetDef,
+    Statement,
+};
+use crate::record::{read_name, read_prefix, write_ip, write_prefix};
+
+/// The most chains, sets or rules in a chain that a ruleset may have.
+const MAX_OBJECTS: usize = 1024;
+/// The most balancers and lanes: they are numbered by one byte.
+const MAX_LANES: usize = 255;
+/// nf_tables has 16 registers of 4 bytes; five IPv6-sized fields would not fit.
+const MAX_FIELDS: usize = 6;
+
+type Read<T> = Result<T, DecodeError>;
+
+pub(crate) fn write(w: &mut Writer, set: &Ruleset) {
+    w.list(&set.sets, write_set);
+    w.list(&set.chains, write_chain);
+    w.list(&set.balancers, write_balancer);
+    w.list(&set.lanes, |w, lane| {
+        w.u8(lane.balancer);
+        w.list(&lane.sets, write_name);
+    });
+    option(w, set.hairpin.as_ref(), write_name);
+    option(w, set.node_addresses.as_ref(), |w, n| {
+        write_name(w, &n.set);
+        w.u8(n.primary.into());
+        w.list(&n.prefixes, write_prefix);
+    });
+}
+
+pub(crate) fn read(r: &mut Reader<'_>) -> Read<Ruleset> {
+    let ruleset = Ruleset {
+        sets: r.list("sets", MAX_OBJECTS, read_set)?,
+        chains: r.list("chains", MAX_OBJECTS, read_chain)?,
+        balancers: r.list("balancers", MAX_LANES, read_balancer)?,
+        lanes: r.list("lanes", MAX_LANES, |r| {
+            Ok(Lane { balancer: r.u8()?, sets: r.list("sets of a lane", 16, read_name)? })
+        })?,
+        hairpin: read_option(r, read_name)?,
+        node_addresses: read_option(r, |r| {
+            Ok(NodeAddresses {
+                set: read_name(r)?,
+                primary: r.bool("primary")?,
+                prefixes: r.list("nodePort prefixes", MAX_OBJECTS, read_prefix)?,
+            })
+        })?,
+    };
+    for lane in &ruleset.lanes {
+        if usize::from(lane.balancer) >= ruleset.balancers.len() {
+            return Err(DecodeError::Invalid { what: "balancer of a lane", value: lane.balancer.into() });
+        }
+    }
+    Ok(ruleset)
+}
+
+fn option<T>(w: &mut Writer, value: Option<&T>, write: impl Fn(&mut Writer, &T)) {
+    w.u8(value.is_some().into());
+    if let Some(value) = value {
+        write(w, value);
+    }
+}
+
+fn read_option<'a, T>(r: &mut Reader<'a>, read: impl Fn(&mut Reader<'a>) -> Read<T>) -> Read<Option<T>> {
+    if r.bool("presence flag")? { read(r).map(Some) } else { Ok(None) }
+}
+
+fn write_name(w: &mut Writer, name: &Name) {
+    w.text(name.as_str());
+}
+
+fn write_fields(w: &mut Writer, fields: &Vec<Field>) {
+    w.list(fields, |w, field| w.u8(field_byte(*field)));
+}
+
+fn read_fields(r: &mut Reader<'_>) -> Read<Vec<Field>> {
+    r.list("fields of a key", MAX_FIELDS, read_field)
+}
+
+const FIELDS: [Field; 7] = [
+    Field::SourceAddr,
+    Field::DestAddr,
+    Field::Proto,
+    Field::DestPort,
+    Field::OriginalDestAddr,
+    Field::OriginalDestPort,
+    Field::RandomIndex,
+];
+
+fn field_byte(field: Field) -> u8 {
+    let position = FIELDS.iter().position(|f| *f == field).expect("every field is listed");
+    u8::try_from(position).expect("few fields")
+}
+
+fn read_field(r: &mut Reader<'_>) -> Read<Field> {
+    let byte = r.u8()?;
+    let field = FIELDS.get(usize::from(byte)).copied();
+    field.ok_or(DecodeError::Invalid { what: "field", value: byte.into() })
+}
+
+fn write_set(w: &mut Writer, set: &SetDef) {
+    write_name(w, &set.name);
+    write_fields(w, &set.key);
+    match &set.data {
+        Data::None => w.u8(0),
+        Data::Verdict => w.u8(1),
+        Data::Fields(fields) => {
+            w.u8(2);
+            write_fields(w, fields);
+        }
+    }
+    w.u8(set.interval.into());
+    w.u8(set.dynamic.into());
+    w.u32(set.size);
+}
+
+fn read_set(r: &mut Reader<'_>) -> Read<SetDef> {
+    Ok(SetDef {
+        name: read_name(r)?,
+        key: read_fields(r)?,
+        data: match r.u8()? {
+            0 => Data::None,
+            1 => Data::Verdict,
+            2 => Data::Fields(read_fields(r)?),
+            v => return Err(DecodeError::Invalid { what: "set data", value: v.into() }),
+        },
+        interval: r.bool("interval")?,
+        dynamic: r.bool("dynamic")?,
+        size: r.u32()?,
+    })
+}
+
+fn write_rules(w: &mut Writer, rules: &Vec<Rule>) {
+    w.list(rules, |w, rule| w.list(rule, write_statement));
+}
+
+fn read_rules(r: &mut Reader<'_>) -> Read<Vec<Rule>> {
+    r.list("rules of a chain", MAX_OBJECTS, |r| r.list("statements of a rule", 32, read_statement))
+}
+
+fn write_chain(w: &mut Writer, chain: &ChainDef) {
+    write_name(w, &chain.name);
+    option(w, chain.hook.as_ref(), |w, hook| {
+        w.u8(u8::from(hook.kind == ChainKind::Nat));
+        w.u8(hook.point as u8);
+        w.u32(hook.priority.cast_unsigned());
+    });
+    write_rules(w, &chain.rules);
+}
+
+fn read_chain(r: &mut Reader<'_>) -> Read<ChainDef> {
+    Ok(ChainDef { name: read_name(r)?, hook: read_option(r, read_hook)?, rules: read_rules(r)? })
+}
+
+fn read_hook(r: &mut Reader<'_>) -> Read<Hook> {
+    Ok(Hook {
+        kind: if r.bool("chain type")? { ChainKind::Nat } else { ChainKind::Filter },
+        point: match r.u8()? {
+            0 => HookPoint::Prerouting,
+            1 => HookPoint::Input,
+            2 => HookPoint::Forward,
+            3 => HookPoint::Output,
+            4 => HookPoint::Postrouting,
+            v => return Err(DecodeError::Invalid { what: "hook", value: v.into() }),
+        },
+        priority: r.u32()?.cast_signed(),
+    })
+}
+
+fn write_balancer(w: &mut Writer, b: &Balancer) {
+    for name in [&b.verdicts, &b.endpoints, &b.chain] {
+        write_name(w, name);
+    }
+    write_rules(w, &b.pick);
+    option(w, b.affinity.as_ref(), |w, a| {
+        for name in [&a.chain, &a.clients, &a.verdicts, &a.remember, &a.members] {
+            write_name(w, name);
+        }
+        write_rules(w, &a.pick);
+        write_rules(w, &a.update);
+    });
+}
+
+fn read_balancer(r: &mut Reader<'_>) -> Read<Balancer> {
+    Ok(Balancer {
+        verdicts: read_name(r)?,
+        endpoints: read_name(r)?,
+        chain: read_name(r)?,
+        pick: read_rules(r)?,
+        affinity: read_option(r, |r| {
+            let [chain, clients, verdicts, remember, members] =
+                [read_name(r)?, read_name(r)?, read_name(r)?, read_name(r)?, read_name(r)?];
+            Ok(Affinity { chain, clients, verdicts, remember, members, pick: read_rules(r)?, update: read_rules(r)? })
+        })?,
+    })
+}
+
+fn write_statement(w: &mut Writer, statement: &Statement) {
+    use Statement as S;
+    match statement {
+        S::InPrefix { field, negate, addr, len } => {
+            w.u8(1);
+            w.u8(field_byte(*field));
+            w.u8((*negate).into());
+            write_ip(w, *addr);
+            w.u8(*len);
+        }
+        S::IsLocal { field, negate } => {
+            w.u8(2);
+            w.u8(field_byte(*field));
+            w.u8((*negate).into());
+        }
+        S::StateNew => w.u8(3),
+        S::StatusDnat => w.u8(4),
+        S::InSet { key, set, negate } => {
+            w.u8(5);
+            write_fields(w, key);
+            write_name(w, set);
+            w.u8((*negate).into());
+        }
+        S::VerdictMap { key, map } => {
+            w.u8(6);
+            write_fields(w, key);
+            write_name(w, map);
+        }
+        S::Dnat { key, map } => {
+            w.u8(7);
+            write_fields(w, key);
+            write_name(w, map);
+        }
+        S::Remember { key, data, map } => {
+            w.u8(8);
+            write_fields(w, key);
+            write_fields(w, data);
+            write_name(w, map);
+        }
+        S::MarkIs { bits, set } => {
+            w.u8(9);
+            w.u32(*bits);
+            w.u8((*set).into());
+        }
+        S::MarkOr(bits) => {
+            w.u8(10);
+            w.u32(*bits);
+        }
+        S::MarkXor(bits) => {
+            w.u8(11);
+            w.u32(*bits);
+        }
+        S::Masquerade => w.u8(12),
+        S::Reject => w.u8(13),
+        S::Drop => w.u8(14),
+        S::Accept => w.u8(15),
+        S::Return => w.u8(16),
+        S::Jump(chain) => {
+            w.u8(17);
+            write_name(w, chain);
+        }
+        S::Goto(chain) => {
+            w.u8(18);
+            write_name(w, chain);
+        }
+    }
+}
+
+fn read_statement(r: &mut Reader<'_>) -> Read<Statement> {
+    use Statement as S;
+    Ok(match r.u8()? {
+        1 => {
+            let (field, negate) = (read_field(r)?, r.bool("negation")?);
+            let (addr, len) = read_prefix(r)?;
+            S::InPrefix { field, negate, addr, len }
+        }
+        2 => S::IsLocal { field: read_field(r)?, negate: r.bool("negation")? },
+        3 => S::StateNew,
+        4 => S::StatusDnat,
+        5 => S::InSet { key: read_fields(r)?, set: read_name(r)?, negate: r.bool("negation")? },
+        6 => S::VerdictMap { key: read_fields(r)?, map: read_name(r)? },
+        7 => S::Dnat { key: read_fields(r)?, map: read_name(r)? },
+        8 => S::Remember { key: read_fields(r)?, data: read_fields(r)?, map: read_name(r)? },
+        9 => S::MarkIs { bits: r.u32()?, set: r.bool("mark test")? },
+        10 => S::MarkOr(r.u32()?),
+        11 => S::MarkXor(r.u32()?),
+        12 => S::Masquerade,
+        13 => S::Reject,
+        14 => S::Drop,
+        15 => S::Accept,
+        16 => S::Return,
+        17 => S::Jump(read_name(r)?),
+        18 => S::Goto(read_name(r)?),
+        v => return Err(DecodeError::Invalid { what: "statement", value: v.into() }),
+    })
+}
+
