@@ -90,7 +90,11 @@ impl Bundle {
             if before == value.as_deref() {
                 self.rollback(&mut undo);
                 let key = change.key.clone();
-                return Err(if value.is_none() { MisfitError::Absent(key) } else { MisfitError::Unchanged(key) });
+                return Err(if value.is_none() {
+                    MisfitError::Absent(key)
+                } else {
+                    MisfitError::Unchanged(key)
+                });
             }
             let before = before.map(<[u8]>::to_vec);
             self.put(&key, value.as_deref());
@@ -204,7 +208,8 @@ impl Bundle {
 
 /// FNV-1a, mixed once more so that the low bits depend on all of the key.
 fn bucket_of(key: &[u8]) -> usize {
-    let hash = key.iter().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x100_0000_01b3));
+    let hash =
+        key.iter().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x100_0000_01b3));
     let mixed = (hash ^ (hash >> 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
     usize::try_from(mixed).expect("32 bits") % BUCKETS
 }

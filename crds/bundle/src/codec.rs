@@ -35,6 +35,9 @@ pub enum DecodeError {
     /// Compressed data that cannot be decompressed within its limits.
     #[error("the compressed data is damaged: {0}")]
     Compression(String),
+    /// A hash does not fit the bytes it stands for.
+    #[error("{0} is missing or was altered: its hash differs")]
+    Damaged(&'static str),
     /// Text that is not text.
     #[error("{0} is not valid text")]
     Text(&'static str),
@@ -63,10 +66,10 @@ impl Writer {
     /// LEB128: seven bits a byte, the lowest first.
     pub(crate) fn varint(&mut self, mut v: u64) {
         while v >= 0x80 {
-            self.0.push((v & 0x7f) as u8 | 0x80);
+            self.0.push(v.to_le_bytes()[0] | 0x80);
             v >>= 7;
         }
-        self.0.push(v as u8);
+        self.0.push(v.to_le_bytes()[0]);
     }
     pub(crate) fn len(&mut self, v: usize) {
         self.varint(v as u64);
@@ -136,7 +139,11 @@ impl<'a> Reader<'a> {
             }
             value |= bits << shift;
             if byte & 0x80 == 0 {
-                return if byte == 0 && shift > 0 { Err(DecodeError::NotCanonical("a number")) } else { Ok(value) };
+                return if byte == 0 && shift > 0 {
+                    Err(DecodeError::NotCanonical("a number"))
+                } else {
+                    Ok(value)
+                };
             }
         }
         Err(DecodeError::Invalid { what: "number", value })

@@ -45,7 +45,9 @@ pub fn encode<'a>(changes: impl IntoIterator<Item = (&'a Key, Option<&'a Value>)
         heads.len(bytes.len() - shared);
         tails.0.extend_from_slice(&bytes[shared..]);
         match (key, value) {
-            (Key::Member { addr, .. }, Some(Value::Member(member))) => nodes.write(&mut values, *addr, *member),
+            (Key::Member { addr, .. }, Some(Value::Member(member))) => {
+                nodes.write(&mut values, *addr, *member);
+            }
             (_, Some(value)) => value.write(key, &mut values),
             (_, None) => {}
         }
@@ -83,7 +85,15 @@ impl<'a> Decoder<'a> {
             Ok(Reader(r.take(n)?))
         };
         let (heads, tails) = (stream()?, stream()?);
-        Ok(Self { left, heads, tails, values: r, nodes: NodeModel::default(), previous: Vec::new(), first: true })
+        Ok(Self {
+            left,
+            heads,
+            tails,
+            values: r,
+            nodes: NodeModel::default(),
+            previous: Vec::new(),
+            first: true,
+        })
     }
 
     /// The number of changes not yet read, as the frame claims it; never more than the frame has bytes.
@@ -132,7 +142,13 @@ impl Iterator for Decoder<'_> {
     fn next(&mut self) -> Option<Self::Item> {
         let item = self.read().transpose();
         if matches!(item, Some(Err(_))) {
-            *self = Self { left: 0, heads: Reader(&[]), tails: Reader(&[]), values: Reader(&[]), ..std::mem::take(self) };
+            *self = Self {
+                left: 0,
+                heads: Reader(&[]),
+                tails: Reader(&[]),
+                values: Reader(&[]),
+                ..std::mem::take(self)
+            };
         }
         item
     }
@@ -172,7 +188,8 @@ impl NodeModel {
         let guess = self.guess(addr);
         let explicit = *guess != member.node;
         *guess = member.node;
-        w.u8(u8::from(explicit) * EXPLICIT_NODE | u8::from(member.terminating) * TERMINATING);
+        let terminating = if member.terminating { TERMINATING } else { 0 };
+        w.u8(if explicit { EXPLICIT_NODE | terminating } else { terminating });
         if explicit {
             w.u32(member.node);
         }

@@ -7,6 +7,7 @@
 //! There is no Kubernetes client, clock or kernel in here. See docs/design.md, section 3.
 
 mod bundle;
+mod catchup;
 mod codec;
 mod digest;
 pub mod frame;
@@ -14,9 +15,11 @@ mod name;
 pub mod nft;
 mod publication;
 mod record;
+mod replica;
 mod ruleset;
 
 pub use bundle::{Bundle, MisfitError, Undo};
+pub use catchup::{CatchUp, Way};
 pub use codec::DecodeError;
 pub use digest::{BadDigest, Digest};
 pub use frame::Change;
@@ -27,3 +30,4 @@ pub use publication::{
 pub use record::{
     Empty, Group, GroupId, GroupKind, Key, LaneKey, Member, NodeFact, Part, Proto, Scope, Tag, Value,
 };
+pub use replica::{APPLIER, Refusal, Replica, Step};

@@ -55,7 +55,8 @@ impl fmt::Display for ChunkId {
         for five in self.0.chunks_exact(5) {
             let bits = five.iter().fold(0u64, |n, b| n << 8 | u64::from(*b));
             for shift in (0..40).step_by(5).rev() {
-                write!(f, "{}", char::from(BASE32[(bits >> shift) as usize & 31]))?;
+                let digit = usize::try_from(bits >> shift & 31).expect("5 bits");
+                write!(f, "{}", char::from(BASE32[digit]))?;
             }
         }
         Ok(())
@@ -155,8 +156,15 @@ impl Head {
     /// in which any of that was altered, or that belongs to another pool, has another digest.
     #[must_use]
     pub fn expected_digest(&self, pool: &str, root: Digest) -> Digest {
-        let numbers = [self.format.into(), self.min_applier.into(), self.epoch, self.sequence].map(u64::to_be_bytes);
-        Digest::of(&[b"rulecast bundle", pool.as_bytes(), self.mode.to_string().as_bytes(), &numbers.concat(), &root.0])
+        let numbers =
+            [self.format.into(), self.min_applier.into(), self.epoch, self.sequence].map(u64::to_be_bytes);
+        Digest::of(&[
+            b"rulecast bundle",
+            pool.as_bytes(),
+            self.mode.to_string().as_bytes(),
+            &numbers.concat(),
+            &root.0,
+        ])
     }
 
     /// The inline delta's bytes; none when there is none.
@@ -191,6 +199,9 @@ pub struct Delta {
     pub changes: Vec<Change>,
 }
 
+/// A delta ends with this many bytes of its own hash: compressed data has bits that decoders ignore, and no flipped bit
+/// is to pass.
+const SEAL: usize = 8;
 const DELTA_PLAIN: u8 = 0x10;
 const DELTA_ZSTD: u8 = 0x11;
 
@@ -214,11 +225,18 @@ impl Delta {
             w.len(body.len());
         }
         w.0.extend_from_slice(packed.as_ref().unwrap_or(&body));
+        let seal = seal(&w.0);
+        w.0.extend_from_slice(&seal);
         w.0
     }
 
     /// Reads a delta; its changes are sorted and canonical.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let sealed = bytes.len().checked_sub(SEAL).ok_or(DecodeError::Truncated)?;
+        let (bytes, end) = bytes.split_at(sealed);
+        if end != seal(bytes) {
+            return Err(DecodeError::Damaged("the delta"));
+        }
         let mut r = Reader(bytes);
         let kind = r.u8()?;
         let to = r.varint()?;
@@ -239,6 +257,11 @@ impl Delta {
         let changes = Decoder::new(body)?.collect::<Result<_, _>>()?;
         Ok(Self { from, to, previous, changes })
     }
+}
+
+fn seal(bytes: &[u8]) -> [u8; SEAL] {
+    let ChunkId(hash) = ChunkId::of(bytes);
+    *hash.first_chunk().expect("20 bytes")
 }
 
 /// A checkpoint's table of contents, itself a chunk: the head names it.
@@ -306,7 +329,7 @@ impl Checkpoint {
         let whole = index.chunks.len() == chunks.len()
             && index.chunks.iter().zip(chunks).all(|(id, bytes)| *id == ChunkId::of(bytes));
         if !whole {
-            return Err(DecodeError::Compression("a chunk is missing or altered".to_owned()));
+            return Err(DecodeError::Damaged("a chunk of the checkpoint"));
         }
         decompress(&chunks.concat(), index.raw_size)
     }
@@ -337,13 +360,9 @@ fn compress(bytes: &[u8]) -> Vec<u8> {
 /// Unpacks exactly `size` bytes, the caller having bounded `size`.
 fn decompress(bytes: &[u8], size: usize) -> Result<Vec<u8>, DecodeError> {
     let damaged = |e: &dyn fmt::Display| DecodeError::Compression(e.to_string());
-    let (header, _) = ruzstd::decoding::frame::read_frame_header(bytes).map_err(|e| damaged(&e))?;
-    let window = header.window_size().map_err(|e| damaged(&e))?;
-    if window > MAX_WINDOW.max(size as u64) {
-        return Err(DecodeError::TooLarge { what: "compression window", value: window, limit: MAX_WINDOW });
-    }
     let mut rest = bytes;
-    let mut decoder = StreamingDecoder::new(&mut rest).map_err(|e| damaged(&e))?;
+    let mut decoder =
+        StreamingDecoder::new_with_max_window_size(&mut rest, MAX_WINDOW).map_err(|e| damaged(&e))?;
     let mut out = Vec::with_capacity(size.min(bytes.len().saturating_mul(64)));
     decoder.by_ref().take(size as u64 + 1).read_to_end(&mut out).map_err(|e| damaged(&e))?;
     drop(decoder);

@@ -3,6 +3,7 @@
 //! A record is a [`Key`] and a [`Value`]. Both have one canonical encoding; keys sort by their encoding, and a
 //! group's members follow the group, which is what makes the front-coded frames small.
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::net::IpAddr;
 
@@ -128,8 +129,8 @@ pub enum Part {
     Prefix(IpAddr, u8),
 }
 
-/// What a record is about; unique within a bundle.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// What a record is about; unique within a bundle. Keys compare as their encodings do.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Key {
     /// One family's fixed rules.
     Rules(Family),
@@ -236,13 +237,49 @@ pub struct Member {
     pub terminating: bool,
 }
 
+impl Ord for Key {
+    fn cmp(&self, other: &Self) -> Ordering {
+        match (self, other) {
+            (Self::Rules(a), Self::Rules(b)) => a.cmp(b),
+            (Self::Node(a), Self::Node(b)) => a.cmp(b),
+            (Self::Element { .. }, Self::Element { .. }) => self.encode().cmp(&other.encode()),
+            _ => (self.rank(), self.target()).cmp(&(other.rank(), other.target())),
+        }
+    }
+}
+
+impl PartialOrd for Key {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
 const RULES: u8 = 1;
 const NODE: u8 = 2;
 const ELEMENT: u8 = 3;
 const TARGET: u8 = 4;
 
 impl Key {
-    /// The canonical encoding; keys compare as their encodings do.
+    fn rank(&self) -> u8 {
+        match self {
+            Self::Rules(_) => RULES,
+            Self::Node(_) => NODE,
+            Self::Element { .. } => ELEMENT,
+            Self::Group(_) | Self::Member { .. } => TARGET,
+        }
+    }
+
+    /// The group, and which of its members.
+    #[expect(clippy::type_complexity, reason = "the sort key of one comparison")]
+    fn target(&self) -> Option<(&GroupId, Option<(&Scope, &u16, &IpAddr)>)> {
+        match self {
+            Self::Group(group) => Some((group, None)),
+            Self::Member { group, scope, port, addr } => Some((group, Some((scope, port, addr)))),
+            _ => None,
+        }
+    }
+
+    /// The canonical encoding.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut w = Writer(Vec::with_capacity(24));
@@ -460,7 +497,9 @@ impl Value {
             Key::Node(_) => Self::Node(read_node(r)?),
             Key::Element { .. } => Self::Element { owner: r.text("owner")?.to_owned() },
             Key::Group(id) => Self::Group(read_group(id, r)?),
-            Key::Member { .. } => Self::Member(Member { node: r.u32()?, terminating: r.bool("member flag")? }),
+            Key::Member { .. } => {
+                Self::Member(Member { node: r.u32()?, terminating: r.bool("member flag")? })
+            }
         };
         let mut again = Writer::default();
         value.write(key, &mut again);

@@ -3,8 +3,8 @@
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::name::Name;
 use crate::nft::{
-    Affinity, Balancer, ChainDef, ChainKind, Data, Field, Hook, HookPoint, Lane, NodeAddresses, Rule, Ruleset, SetDef,
-    Statement,
+    Affinity, Balancer, ChainDef, ChainKind, Data, Field, Hook, HookPoint, Lane, NodeAddresses, Rule,
+    Ruleset, SetDef, Statement,
 };
 use crate::record::{read_name, read_prefix, write_ip, write_prefix};
 
@@ -73,7 +73,7 @@ fn write_name(w: &mut Writer, name: &Name) {
     w.text(name.as_str());
 }
 
-fn write_fields(w: &mut Writer, fields: &Vec<Field>) {
+fn write_fields(w: &mut Writer, fields: &[Field]) {
     w.list(fields, |w, field| w.u8(field_byte(*field)));
 }
 
@@ -134,8 +134,8 @@ fn read_set(r: &mut Reader<'_>) -> Read<SetDef> {
     })
 }
 
-fn write_rules(w: &mut Writer, rules: &Vec<Rule>) {
-    w.list(rules, |w, rule| w.list(rule, write_statement));
+fn write_rules(w: &mut Writer, rules: &[Rule]) {
+    w.list(rules, |w, rule: &Rule| w.list(rule, write_statement));
 }
 
 fn read_rules(r: &mut Reader<'_>) -> Read<Vec<Rule>> {
@@ -194,7 +194,15 @@ fn read_balancer(r: &mut Reader<'_>) -> Read<Balancer> {
         affinity: read_option(r, |r| {
             let [chain, clients, verdicts, remember, members] =
                 [read_name(r)?, read_name(r)?, read_name(r)?, read_name(r)?, read_name(r)?];
-            Ok(Affinity { chain, clients, verdicts, remember, members, pick: read_rules(r)?, update: read_rules(r)? })
+            Ok(Affinity {
+                chain,
+                clients,
+                verdicts,
+                remember,
+                members,
+                pick: read_rules(r)?,
+                update: read_rules(r)?,
+            })
         })?,
     })
 }
@@ -295,4 +303,3 @@ fn read_statement(r: &mut Reader<'_>) -> Read<Statement> {
         v => return Err(DecodeError::Invalid { what: "statement", value: v.into() }),
     })
 }
-

@@ -1,0 +1,205 @@
+//! A reader's copy of a pool's bundle, and the rules by which it moves.
+
+use crate::catchup::Way;
+use crate::codec::DecodeError;
+use crate::digest::Digest;
+use crate::frame::Change;
+use crate::publication::{FORMAT, Head, Mode};
+use crate::{Bundle, MisfitError, Undo};
+
+/// The version of the contract that this applier fulfils; see [`Head::min_applier`].
+pub const APPLIER: u32 = 1;
+
+/// Why a published version is not taken. The copy is as it was before.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// It is older than what is there.
+    #[error(
+        "sequence {offered} (epoch {epoch}) is older than {have} (epoch {have_epoch}), which is in force: a replay, \
+             a stale cache, or a cluster restored from a backup"
+    )]
+    Replay {
+        /// The sequence in force.
+        have: u64,
+        /// Its epoch.
+        have_epoch: u64,
+        /// The sequence offered.
+        offered: u64,
+        /// Its epoch.
+        epoch: u64,
+    },
+    /// The same sequence with another content.
+    #[error("sequence {0} is in force with another digest: two writers, or an altered bundle")]
+    Conflict(u64),
+    /// Written for a later version of this program.
+    #[error(
+        "the bundle has format {format} and needs applier version {min_applier}; this one knows format {FORMAT} and \
+             is version {APPLIER}: upgrade the node applier"
+    )]
+    Version {
+        /// The bundle's format.
+        format: u32,
+        /// The lowest applier version it asks for.
+        min_applier: u32,
+    },
+    /// For another mode than this node runs.
+    #[error("the bundle is for mode {0}, which this node does not run")]
+    Mode(Mode),
+    /// Its bytes are damaged.
+    #[error("{0}")]
+    Decode(#[from] DecodeError),
+    /// A delta does not fit.
+    #[error("a delta does not fit: {0}")]
+    Misfit(#[from] MisfitError),
+    /// The content is not what the head says.
+    #[error(
+        "the digest of the content does not match the head's: the bundle was altered, or is another pool's"
+    )]
+    Digest,
+}
+
+impl Refusal {
+    /// A CamelCase word for conditions and metrics.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Replay { .. } => "Replay",
+            Self::Conflict(_) => "Conflict",
+            Self::Version { .. } => "UnknownVersion",
+            Self::Mode(_) => "WrongMode",
+            Self::Decode(_) => "Damaged",
+            Self::Misfit(_) => "DeltaDoesNotFit",
+            Self::Digest => "DigestMismatch",
+        }
+    }
+}
+
+/// A copy of a pool's bundle.
+pub struct Replica {
+    pool: String,
+    mode: Mode,
+    bundle: Bundle,
+    head: Option<Head>,
+}
+
+/// A version just taken, with the way back.
+pub struct Step {
+    /// What changed; none when the whole bundle was replaced.
+    pub changes: Option<Vec<Change>>,
+    head: Option<Head>,
+    back: Back,
+}
+
+enum Back {
+    Undo(Vec<Undo>),
+    Bundle(Box<Bundle>),
+}
+
+impl Replica {
+    /// An empty copy.
+    #[must_use]
+    pub fn new(pool: &str, mode: Mode) -> Self {
+        Self { pool: pool.to_owned(), mode, bundle: Bundle::default(), head: None }
+    }
+
+    /// The content.
+    #[must_use]
+    pub fn bundle(&self) -> &Bundle {
+        &self.bundle
+    }
+
+    /// The head in force.
+    #[must_use]
+    pub fn head(&self) -> Option<&Head> {
+        self.head.as_ref()
+    }
+
+    /// Whether a head is worth following: `Ok(None)` when it is the one in force, else the sequence to catch up from
+    /// (none: from a checkpoint).
+    pub fn admit(&self, head: &Head) -> Result<Option<Option<u64>>, Refusal> {
+        if head.format != FORMAT || head.min_applier > APPLIER {
+            return Err(Refusal::Version { format: head.format, min_applier: head.min_applier });
+        }
+        if head.mode != self.mode {
+            return Err(Refusal::Mode(head.mode));
+        }
+        let Some(have) = &self.head else { return Ok(Some(None)) };
+        if (head.epoch, head.sequence) < (have.epoch, have.sequence) {
+            return Err(Refusal::Replay {
+                have: have.sequence,
+                have_epoch: have.epoch,
+                offered: head.sequence,
+                epoch: head.epoch,
+            });
+        }
+        if (head.epoch, head.sequence) == (have.epoch, have.sequence) {
+            return if head.digest == have.digest { Ok(None) } else { Err(Refusal::Conflict(head.sequence)) };
+        }
+        Ok(Some(Some(have.sequence).filter(|_| head.epoch == have.epoch)))
+    }
+
+    /// Moves to a new version, or stays exactly where it is.
+    pub fn advance(&mut self, head: Head, way: Way) -> Result<Step, Refusal> {
+        self.admit(&head)?;
+        let step = match way {
+            Way::Deltas(deltas) => {
+                let mut step = Step { changes: None, head: self.head.take(), back: Back::Undo(Vec::new()) };
+                let mut all = Vec::new();
+                for delta in deltas {
+                    match self.bundle.apply(&delta.changes) {
+                        Ok(undo) => step.back.push(undo),
+                        Err(misfit) => {
+                            self.retreat(step);
+                            return Err(misfit.into());
+                        }
+                    }
+                    merge(&mut all, delta.changes);
+                }
+                step.changes = Some(all);
+                step
+            }
+            Way::Anew(mut bundle, deltas) => {
+                for delta in deltas {
+                    let _final = bundle.apply(&delta.changes)?;
+                }
+                let before = std::mem::replace(&mut self.bundle, *bundle);
+                Step { changes: None, head: self.head.take(), back: Back::Bundle(Box::new(before)) }
+            }
+        };
+        if head.digest.parse() != Ok::<Digest, _>(head.expected_digest(&self.pool, self.bundle.root())) {
+            self.retreat(step);
+            return Err(Refusal::Digest);
+        }
+        self.head = Some(head);
+        Ok(step)
+    }
+
+    /// Goes back to the version before `step`.
+    pub fn retreat(&mut self, step: Step) {
+        match step.back {
+            Back::Undo(undos) => undos.into_iter().rev().for_each(|undo| self.bundle.revert(undo)),
+            Back::Bundle(bundle) => self.bundle = *bundle,
+        }
+        self.head = step.head;
+    }
+}
+
+impl Back {
+    fn push(&mut self, undo: Undo) {
+        if let Self::Undo(undos) = self {
+            undos.push(undo);
+        }
+    }
+}
+
+/// Adds later changes: the last one of a record wins.
+fn merge(all: &mut Vec<Change>, later: Vec<Change>) {
+    if all.is_empty() {
+        *all = later;
+        return;
+    }
+    let mut by_key: std::collections::BTreeMap<_, _> =
+        std::mem::take(all).into_iter().map(|c| (c.key, c.value)).collect();
+    by_key.extend(later.into_iter().map(|c| (c.key, c.value)));
+    *all = by_key.into_iter().map(|(key, value)| Change { key, value }).collect();
+}
