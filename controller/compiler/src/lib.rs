@@ -3,4 +3,13 @@
 //! It is pure: no clock, no I/O, no randomness, no Kubernetes client. The same inputs give the same records, whatever
 //! the order in which they came, and a change to one Service recompiles that Service only.
 
+mod compiler;
+mod endpoints;
+mod lanes;
 pub mod model;
+mod pool;
+mod ruleset;
+mod service;
+
+pub use compiler::Compiler;
+pub use pool::{PoolBundle, Stats};

@@ -11,8 +11,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::digest::Digest;
-use crate::frame::{self, Change, Decoder};
-use crate::{Key, Value};
+use crate::frame::{Change, Decoder};
+#[cfg(feature = "encode")]
+use crate::{Key, Value, frame};
 
 /// The version of the format that this crate reads and writes.
 pub const FORMAT: u32 = 1;
@@ -27,6 +28,7 @@ pub const MAX_DELTA: usize = 8 << 20;
 /// The largest window that compressed data may ask for, in bytes: what bounds the node's memory.
 const MAX_WINDOW: u64 = 128 << 10;
 /// Deltas below this size are not compressed, in bytes.
+#[cfg(feature = "encode")]
 const COMPRESS_FROM: usize = 256;
 
 /// The name of a chunk: 160 bits of the hash of its bytes, as 32 characters of base32hex in lower case, so that it can

@@ -1,0 +1,277 @@
+//! One pool's bundle as it is compiled, and what changed since the last publication.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use rulecast_bundle::nft::Family;
+use rulecast_bundle::{Bundle, Change, Key, NodeFact, Tag, Value};
+
+use crate::compiler::Inputs;
+use crate::endpoints::Tags;
+use crate::model::{Node, Options, Pool};
+use crate::ruleset::ruleset;
+use crate::service::{self, ClaimKey, Class};
+
+/// A pool's counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Stats {
+    /// Services with a cluster IP.
+    pub services: usize,
+    /// Load-balancing targets.
+    pub groups: usize,
+    /// Members of all targets and scopes.
+    pub endpoints: usize,
+}
+
+/// What one Service contributes to the pool.
+#[derive(Default)]
+struct Contribution {
+    records: Vec<(Key, Value)>,
+    claims: Vec<(ClaimKey, Class)>,
+}
+
+/// A pool's bundle, kept up to date by [`crate::Compiler::compile`].
+pub struct PoolBundle {
+    pool: Pool,
+    bundle: Bundle,
+    contributions: HashMap<Arc<str>, Contribution>,
+    /// Who wants each kernel key; the first has it.
+    claims: HashMap<ClaimKey, BTreeSet<(Class, Arc<str>)>>,
+    problems: BTreeMap<String, String>,
+    /// Records that changed since the last publication, with their value then.
+    pending: BTreeMap<Key, Option<Value>>,
+    /// `pending` as it was when it was last taken.
+    taken: BTreeMap<Key, Option<Value>>,
+    stats: Stats,
+    /// The next compile covers everything.
+    stale: bool,
+}
+
+impl PoolBundle {
+    pub(crate) fn new(pool: Pool) -> Self {
+        Self {
+            pool,
+            bundle: Bundle::default(),
+            contributions: HashMap::new(),
+            claims: HashMap::new(),
+            problems: BTreeMap::new(),
+            pending: BTreeMap::new(),
+            taken: BTreeMap::new(),
+            stats: Stats::default(),
+            stale: true,
+        }
+    }
+
+    pub(crate) fn reconfigure(&mut self, pool: Pool) {
+        self.stale |= self.pool != pool;
+        self.pool = pool;
+    }
+
+    /// The compiled bundle.
+    #[must_use]
+    pub fn bundle(&self) -> &Bundle {
+        &self.bundle
+    }
+
+    /// The pool's options.
+    #[must_use]
+    pub fn options(&self) -> &Options {
+        &self.pool.options
+    }
+
+    /// The pool's counts.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.stats
+    }
+
+    /// Services of which something was left out, and what.
+    #[must_use]
+    pub fn problems(&self) -> &BTreeMap<String, String> {
+        &self.problems
+    }
+
+    /// Whether anything changed since the last [`PoolBundle::take_changes`].
+    #[must_use]
+    pub fn has_changes(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
+    /// What changed since the last call (the first time: since nothing), sorted by key. Records that changed back are not
+    /// among them.
+    pub fn take_changes(&mut self) -> Vec<Change> {
+        self.taken = std::mem::take(&mut self.pending);
+        let changed = self.taken.keys().map(|key| Change { value: self.bundle.get(key), key: key.clone() });
+        changed.collect()
+    }
+
+    /// Undoes the last [`PoolBundle::take_changes`], whose publication failed: its changes come again with the next one,
+    /// netted with what happened since.
+    pub fn put_back(&mut self) {
+        for (key, published) in std::mem::take(&mut self.taken) {
+            if self.bundle.get(&key) == published {
+                self.pending.remove(&key);
+            } else {
+                self.pending.insert(key, published);
+            }
+        }
+    }
+
+    pub(crate) fn set_node(&mut self, tag: Tag, node: Option<(&String, &Node)>) {
+        let node = node.filter(|(_, node)| self.selects(node));
+        let fact = node.map(|(name, node)| Value::Node(fact(name, node)));
+        self.put(Key::Node(tag), fact);
+    }
+
+    fn selects(&self, node: &Node) -> bool {
+        self.pool.node_selector.iter().all(|(key, value)| node.labels.get(key) == Some(value))
+    }
+
+    pub(crate) fn compile(&mut self, inputs: &Inputs, dirty: &BTreeSet<Arc<str>>, tags: &mut Tags) {
+        let everything: BTreeSet<Arc<str>>;
+        let mut dirty = dirty;
+        if std::mem::take(&mut self.stale) {
+            self.compile_pool_records(inputs);
+            everything = inputs.services.keys().chain(self.contributions.keys()).cloned().collect();
+            dirty = &everything;
+        }
+        // A claim that moves makes its other claimants dirty, once: their claims stay as they are.
+        let mut affected = BTreeSet::new();
+        for name in dirty {
+            self.update_claims(name, inputs, &mut affected);
+        }
+        let compiled: Vec<_> =
+            dirty.union(&affected).map(|name| (name, self.compile_service(name, inputs, tags))).collect();
+        // All removals come before all additions: a key may go from one Service to another.
+        let mut changes = Vec::new();
+        for (name, records) in &compiled {
+            let before = self.contributions.get(*name).map(|c| c.records.as_slice()).unwrap_or_default();
+            removals(before, records, &mut changes);
+        }
+        self.put_all(&changes);
+        for (name, records) in compiled {
+            let before =
+                self.contributions.get_mut(name).map(|c| std::mem::take(&mut c.records)).unwrap_or_default();
+            let mut changes = Vec::new();
+            additions(&before, &records, &mut changes);
+            self.put_all(&changes);
+            if inputs.services.contains_key(name) {
+                self.contributions.entry(Arc::clone(name)).or_default().records = records;
+            } else {
+                self.contributions.remove(name);
+            }
+        }
+        self.stats.services = self.contributions.len();
+    }
+
+    fn compile_pool_records(&mut self, inputs: &Inputs) {
+        for family in [Family::V4, Family::V6] {
+            let rules = ruleset(&self.pool.options, family);
+            self.put(Key::Rules(family), Some(Value::Rules(Box::new(rules))));
+        }
+        // Of two nodes with one tag the first keeps it.
+        for (name, node) in inputs.nodes.iter().rev() {
+            self.set_node(Tag::of(name), Some((name, node)));
+        }
+    }
+
+    fn update_claims(&mut self, name: &Arc<str>, inputs: &Inputs, affected: &mut BTreeSet<Arc<str>>) {
+        let service = inputs.services.get(name);
+        let wanted = service.map(|s| service::claims(s, &self.pool.options)).unwrap_or_default();
+        let known = self.contributions.get(name).map(|c| c.claims.as_slice()).unwrap_or_default();
+        if wanted == known {
+            return;
+        }
+        for (key, class) in known {
+            let claimants = self.claims.get_mut(key).expect("a known claim");
+            claimants.remove(&(*class, Arc::clone(name)));
+            affected.extend(claimants.iter().map(|(_, owner)| Arc::clone(owner)));
+            if claimants.is_empty() {
+                self.claims.remove(key);
+            }
+        }
+        for (key, class) in &wanted {
+            let claimants = self.claims.entry(*key).or_default();
+            affected.extend(claimants.iter().map(|(_, owner)| Arc::clone(owner)));
+            claimants.insert((*class, Arc::clone(name)));
+        }
+        self.contributions.entry(Arc::clone(name)).or_default().claims = wanted;
+    }
+
+    fn compile_service(&mut self, name: &Arc<str>, inputs: &Inputs, tags: &mut Tags) -> Vec<(Key, Value)> {
+        self.problems.remove(&**name);
+        let Some(service) = inputs.services.get(name) else { return Vec::new() };
+        let slices: Vec<_> = inputs.slices.get(name).into_iter().flat_map(BTreeMap::values).collect();
+        let claims = &self.claims;
+        let wins = |key: &ClaimKey| {
+            claims.get(key).and_then(BTreeSet::first).is_some_and(|(_, owner)| owner == name)
+        };
+        let compiled = service::compile(name, service, &slices, &self.pool.options, tags, wins);
+        if !compiled.problems.is_empty() {
+            self.problems.insert(name.to_string(), compiled.problems.join("; "));
+        }
+        compiled.records
+    }
+
+    fn put(&mut self, key: Key, value: Option<Value>) {
+        if self.bundle.get(&key) != value {
+            self.put_all(&[Change { key, value }]);
+        }
+    }
+
+    fn put_all(&mut self, changes: &[Change]) {
+        for change in changes {
+            let before = self.bundle.get(&change.key);
+            self.count(&change.key, before.is_some(), change.value.is_some());
+            match self.pending.get(&change.key) {
+                Some(published) if *published == change.value => drop(self.pending.remove(&change.key)),
+                Some(_) => {}
+                None => drop(self.pending.insert(change.key.clone(), before)),
+            }
+        }
+        // A change that does not fit would be a record that two Services own, which claims rule out.
+        let _final = self.bundle.apply(changes).expect("compiled changes fit the compiled bundle");
+    }
+
+    fn count(&mut self, key: &Key, before: bool, after: bool) {
+        let counter = match key {
+            Key::Group(_) => &mut self.stats.groups,
+            Key::Member { .. } => &mut self.stats.endpoints,
+            _ => return,
+        };
+        *counter += usize::from(after);
+        *counter -= usize::from(before);
+    }
+}
+
+/// Records of `before` whose key is not in `after`; both sorted.
+fn removals(before: &[(Key, Value)], after: &[(Key, Value)], changes: &mut Vec<Change>) {
+    let mut after = after.iter().peekable();
+    for (key, _) in before {
+        while after.next_if(|(k, _)| k < key).is_some() {}
+        if after.peek().is_none_or(|(k, _)| k != key) {
+            changes.push(Change { key: key.clone(), value: None });
+        }
+    }
+}
+
+/// Records of `after` that are not in `before`, or differ; both sorted.
+fn additions(before: &[(Key, Value)], after: &[(Key, Value)], changes: &mut Vec<Change>) {
+    let mut before = before.iter().peekable();
+    for (key, value) in after {
+        while before.next_if(|(k, _)| k < key).is_some() {}
+        if before.peek().is_none_or(|(k, v)| (k, v) != (key, value)) {
+            changes.push(Change { key: key.clone(), value: Some(value.clone()) });
+        }
+    }
+}
+
+fn fact(name: &str, node: &Node) -> NodeFact {
+    NodeFact {
+        name: name.to_owned(),
+        zone: node.zone.as_deref().map(Tag::of),
+        addrs: node.addrs.clone(),
+        pod_cidrs: node.pod_cidrs.clone(),
+        draining: node.draining,
+    }
+}

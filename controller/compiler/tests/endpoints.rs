@@ -1,0 +1,129 @@
+//! Which endpoints a node uses: upstream's TestCategorizeEndpoints, in the terms of the bundle.
+
+mod common;
+
+use common::*;
+use rulecast_bundle::{Empty, GroupKind, Key, Value};
+use rulecast_compiler::Compiler;
+use rulecast_compiler::model::{Endpoint, Service};
+
+const VIP: &str = "172.30.0.1";
+
+fn cluster(endpoints: Vec<Endpoint>, node: &str, zone: &str) -> Vec<String> {
+    members(&compile(service(VIP), vec![slice(endpoints)]), group(VIP, GroupKind::Cluster), node, zone)
+}
+
+#[test]
+fn zone_hints_filter_when_every_ready_endpoint_has_one() {
+    let all = || {
+        vec![
+            hinted("10.1.0.1", "n1", &["a"], &[]),
+            hinted("10.1.0.2", "n2", &["b"], &[]),
+            hinted("10.1.0.3", "n3", &["b", "c"], &[]),
+        ]
+    };
+    assert_eq!(cluster(all(), "x", "a"), ["10.1.0.1:8080"]);
+    assert_eq!(cluster(all(), "x", "b"), ["10.1.0.2:8080", "10.1.0.3:8080"]);
+    assert_eq!(cluster(all(), "x", "c"), ["10.1.0.3:8080"]);
+    assert_eq!(cluster(all(), "x", "unknown").len(), 3, "a zone that no hint names uses everything");
+    let mut one_unhinted = all();
+    one_unhinted[1].zones.clear();
+    assert_eq!(cluster(one_unhinted, "x", "a").len(), 3);
+    let mut unready = all();
+    unready[0].ready = false;
+    assert_eq!(cluster(unready, "x", "a").len(), 2, "only unready endpoints in my zone: no filtering");
+}
+
+#[test]
+fn node_hints_come_before_zone_hints() {
+    let all = || vec![hinted("10.1.0.1", "n1", &["a"], &["n1"]), hinted("10.1.0.2", "n2", &["a"], &["n2"])];
+    assert_eq!(cluster(all(), "n1", "a"), ["10.1.0.1:8080"]);
+    assert_eq!(cluster(all(), "n3", "a").len(), 2, "none for this node: zone hints, here all");
+    let mut some_unhinted = all();
+    some_unhinted[0].nodes.clear();
+    assert_eq!(cluster(some_unhinted, "n2", "a").len(), 2);
+}
+
+#[test]
+fn terminating_endpoints_serve_only_when_nothing_is_ready() {
+    let serving = terminating("10.1.0.1", "n1");
+    assert_eq!(cluster(vec![serving.clone(), ready("10.1.0.2", "n2")], "x", ""), ["10.1.0.2:8080"]);
+    assert_eq!(cluster(vec![serving.clone()], "x", ""), ["10.1.0.1:8080"]);
+    let not_serving = Endpoint { serving: false, ..serving.clone() };
+    assert!(cluster(vec![not_serving], "x", "").is_empty());
+    let serving_not_terminating = Endpoint { terminating: false, ..serving.clone() };
+    assert!(cluster(vec![serving_not_terminating], "x", "").is_empty());
+    let ready_and_terminating = Endpoint { ready: true, ..serving };
+    assert_eq!(
+        cluster(vec![ready_and_terminating, terminating("10.1.0.9", "n1")], "x", ""),
+        ["10.1.0.1:8080"]
+    );
+}
+
+fn local(endpoints: Vec<Endpoint>, node: &str) -> (Vec<String>, Empty) {
+    let compiler = compile(Service { internal_local: true, ..service(VIP) }, vec![slice(endpoints)]);
+    let id = group(VIP, GroupKind::Local);
+    let empty = records(&compiler).into_iter().find_map(|(key, value)| match (key, value) {
+        (Key::Group(group), Value::Group(value)) if group == id => Some(value.empty),
+        _ => None,
+    });
+    (members(&compiler, id, node, ""), empty.expect("a local group"))
+}
+
+#[test]
+fn local_lists_are_each_nodes_own() {
+    let all = || {
+        vec![
+            ready("10.1.0.1", "n1"),
+            ready("10.1.0.2", "n2"),
+            terminating("10.1.0.3", "n2"),
+            terminating("10.1.0.4", "n3"),
+        ]
+    };
+    assert_eq!(local(all(), "n1").0, ["10.1.0.1:8080"]);
+    assert_eq!(local(all(), "n2").0, ["10.1.0.2:8080"], "ready ones before terminating ones");
+    assert_eq!(local(all(), "n3").0, ["10.1.0.4:8080"], "terminating where nothing else is");
+    assert_eq!(local(all(), "n4"), (vec![], Empty::Drop), "endpoints elsewhere: dropped");
+    assert_eq!(local(vec![], "n1"), (vec![], Empty::Reject), "none anywhere: refused");
+    let hints = vec![hinted("10.1.0.1", "n1", &["b"], &["n2"])];
+    assert_eq!(local(hints, "n1").0, ["10.1.0.1:8080"], "hints do not matter");
+}
+
+#[test]
+fn duplicates_in_several_slices_count_once_and_the_most_usable_wins() {
+    let unready = Endpoint { ready: false, ..ready("10.1.0.1", "n1") };
+    let slices = vec![
+        slice(vec![unready, ready("10.1.0.2", "n1")]),
+        slice(vec![ready("10.1.0.1", "n1"), ready("10.1.0.2", "n1")]),
+    ];
+    let compiler = compile(service(VIP), slices);
+    assert_eq!(
+        members(&compiler, group(VIP, GroupKind::Cluster), "x", ""),
+        ["10.1.0.1:8080", "10.1.0.2:8080"]
+    );
+}
+
+#[test]
+fn ports_match_by_name_and_protocol() {
+    let mut other_name = slice(vec![ready("10.1.0.1", "n1")]);
+    other_name.ports[0].name = "other".into();
+    let compiler = compile(service(VIP), vec![other_name]);
+    assert!(members(&compiler, group(VIP, GroupKind::Cluster), "x", "").is_empty());
+}
+
+#[test]
+fn addresses_that_reach_into_the_node_are_left_out_and_reported() {
+    let bad = ["127.0.0.1", "169.254.169.254", "224.0.0.1", "0.0.0.0", "255.255.255.255"];
+    let mut endpoints: Vec<Endpoint> = bad.iter().map(|a| ready(a, "n1")).collect();
+    endpoints.push(ready("10.1.0.1", "n1"));
+    let compiler = compile(service(VIP), vec![slice(endpoints)]);
+    assert_eq!(members(&compiler, group(VIP, GroupKind::Cluster), "x", ""), ["10.1.0.1:8080"]);
+    let problems = &problems(&compiler)["ns/web"];
+    for addr in bad {
+        assert!(problems.contains(addr), "{addr} in {problems}");
+    }
+}
+
+fn problems(compiler: &Compiler) -> std::collections::BTreeMap<String, String> {
+    compiler.pools().next().unwrap().1.problems().clone()
+}

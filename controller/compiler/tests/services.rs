@@ -1,0 +1,222 @@
+//! From Services to kernel keys, and the incremental compiler against one that starts from scratch.
+
+mod common;
+
+use std::collections::BTreeMap;
+
+use common::*;
+use proptest::prelude::*;
+use rulecast_bundle::{Bundle, GroupKind, Key, LaneKey, Part, Proto, Value};
+use rulecast_compiler::Compiler;
+use rulecast_compiler::model::{Node, Service, ServicePort, Slice};
+
+fn keys(compiler: &Compiler, vip: &str, kind: GroupKind) -> Vec<LaneKey> {
+    let id = group(vip, kind);
+    let found = records(compiler).into_iter().find_map(|(key, value)| match value {
+        Value::Group(value) if key == Key::Group(id) => Some(value.keys),
+        _ => None,
+    });
+    found.unwrap_or_default()
+}
+
+fn key(lane: u8, addr: Option<&str>, port: u16) -> LaneKey {
+    LaneKey { lane, addr: addr.map(ip), port }
+}
+
+fn load_balancer() -> Service {
+    let ports = vec![ServicePort { node_port: Some(30080), ..tcp("", 80) }];
+    let (load_balancer_ips, external_ips) = (vec![ip("5.5.5.5")], vec![ip("6.6.6.6"), ip("5.5.5.5")]);
+    Service { load_balancer_ips, external_ips, ports, ..service("172.30.0.1") }
+}
+
+#[test]
+fn external_addresses_follow_the_external_policy() {
+    let compiler = compile(load_balancer(), vec![]);
+    let all = [
+        key(0, Some("172.30.0.1"), 80),
+        key(1, Some("5.5.5.5"), 80),
+        key(1, Some("6.6.6.6"), 80),
+        key(4, None, 30080),
+    ];
+    assert_eq!(keys(&compiler, "172.30.0.1", GroupKind::Cluster), all);
+    assert!(keys(&compiler, "172.30.0.1", GroupKind::Local).is_empty());
+
+    let compiler = compile(Service { external_local: true, ..load_balancer() }, vec![]);
+    let inside = [
+        key(0, Some("172.30.0.1"), 80),
+        key(2, Some("5.5.5.5"), 80),
+        key(2, Some("6.6.6.6"), 80),
+        key(5, None, 30080),
+    ];
+    let outside = [key(3, Some("5.5.5.5"), 80), key(3, Some("6.6.6.6"), 80), key(6, None, 30080)];
+    assert_eq!(keys(&compiler, "172.30.0.1", GroupKind::Cluster), inside);
+    assert_eq!(keys(&compiler, "172.30.0.1", GroupKind::Local), outside);
+
+    let compiler = compile(Service { internal_local: true, ..load_balancer() }, vec![]);
+    assert_eq!(keys(&compiler, "172.30.0.1", GroupKind::Local), [key(0, Some("172.30.0.1"), 80)]);
+}
+
+#[test]
+fn both_families_compile_to_groups_of_their_own() {
+    let dual = Service { cluster_ips: vec![ip("172.30.0.1"), ip("fd00::1")], ..load_balancer() };
+    let compiler = compile(dual, vec![]);
+    assert_eq!(keys(&compiler, "172.30.0.1", GroupKind::Cluster).len(), 4);
+    assert_eq!(
+        keys(&compiler, "fd00::1", GroupKind::Cluster),
+        [key(0, Some("fd00::1"), 80), key(4, None, 30080)]
+    );
+}
+
+#[test]
+fn source_ranges_hold_for_load_balancer_addresses_and_do_not_overlap() {
+    let ranges = ["10.0.0.0/8", "10.1.0.0/16", "203.0.113.0/24", "fd00::/8"].map(|text| {
+        let (addr, len) = text.split_once('/').unwrap();
+        (ip(addr), len.parse().unwrap())
+    });
+    let compiler = compile(Service { source_ranges: ranges.to_vec(), ..load_balancer() }, vec![]);
+    let elements: Vec<_> = records(&compiler)
+        .into_iter()
+        .filter_map(|(key, _)| match key {
+            Key::Element { set, parts, .. } => Some((set.to_string(), parts)),
+            _ => None,
+        })
+        .collect();
+    let vip = [Part::Addr(ip("5.5.5.5")), Part::Proto(Proto::Tcp), Part::Port(80)];
+    let range =
+        |addr, len| ("firewall-ranges".to_owned(), [&vip[..], &[Part::Prefix(ip(addr), len)]].concat());
+    assert_eq!(
+        elements,
+        [("firewall-ips".to_owned(), vip.to_vec()), range("10.0.0.0", 8), range("203.0.113.0", 24)]
+    );
+}
+
+#[test]
+fn the_stronger_claim_has_the_address_and_the_other_hears_why() {
+    let mut compiler = compiler();
+    compiler.set_service(
+        "a/thief",
+        Some(Service { external_ips: vec![ip("172.30.0.1")], ..service("172.30.0.9") }),
+    );
+    compiler.set_service("b/owner", Some(service("172.30.0.1")));
+    compiler.compile();
+    assert_eq!(keys(&compiler, "172.30.0.9", GroupKind::Cluster), [key(0, Some("172.30.0.9"), 80)]);
+    assert_eq!(keys(&compiler, "172.30.0.1", GroupKind::Cluster), [key(0, Some("172.30.0.1"), 80)]);
+    let problems = |c: &Compiler| c.pools().next().unwrap().1.problems().clone();
+    assert!(problems(&compiler)["a/thief"].contains("172.30.0.1:80/TCP belongs to another Service"));
+
+    // When the owner goes, the claim moves; when the cluster IP is reused, it moves back.
+    compiler.set_service("b/owner", None);
+    compiler.compile();
+    assert_eq!(keys(&compiler, "172.30.0.9", GroupKind::Cluster).len(), 2);
+    assert!(problems(&compiler).is_empty());
+    compiler.set_service("c/next", Some(service("172.30.0.1")));
+    compiler.compile();
+    assert_eq!(keys(&compiler, "172.30.0.9", GroupKind::Cluster).len(), 1);
+}
+
+#[test]
+fn a_cluster_ip_goes_from_one_service_to_another_in_one_step() {
+    let mut compiler = compile(service("172.30.0.1"), vec![slice(vec![ready("10.1.0.1", "n1")])]);
+    let _ = compiler.pool_mut("default").unwrap().take_changes();
+    compiler.set_service("ns/web", None);
+    compiler.set_service("ns/aaa", Some(service("172.30.0.1")));
+    compiler.set_slice(
+        "ns/aaa-0",
+        Some(Slice { service: "ns/aaa".into(), ..slice(vec![ready("10.1.0.1", "n1")]) }),
+    );
+    compiler.compile();
+    let changes = compiler.pool_mut("default").unwrap().take_changes();
+    assert_eq!(changes.len(), 1, "only the group's owner changed: {changes:?}");
+    assert_eq!(members(&compiler, group("172.30.0.1", GroupKind::Cluster), "x", ""), ["10.1.0.1:8080"]);
+}
+
+#[test]
+fn a_change_that_is_taken_back_is_no_change() {
+    let mut compiler = compile(service("172.30.0.1"), vec![slice(vec![ready("10.1.0.1", "n1")])]);
+    let pool = compiler.pool_mut("default").unwrap();
+    assert!(!pool.take_changes().is_empty());
+    compiler.set_slice("ns/web-0", Some(slice(vec![])));
+    compiler.compile();
+    let lost = compiler.pool_mut("default").unwrap().take_changes();
+    assert_eq!(lost.len(), 1);
+    compiler.set_slice("ns/web-0", Some(slice(vec![ready("10.1.0.1", "n1")])));
+    compiler.compile();
+    let pool = compiler.pool_mut("default").unwrap();
+    assert!(pool.has_changes());
+    pool.put_back();
+    assert!(!pool.has_changes(), "the failed publication and what followed cancel out");
+}
+
+/// One step of a history: Service, slice or node number, and what it becomes.
+#[derive(Debug, Clone)]
+enum Step {
+    Service(u8, Option<(u8, bool, bool, bool)>),
+    Slice(u8, Option<(u8, Vec<(u8, u8, bool)>)>),
+    Node(u8, bool),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let service = proptest::option::of((0u8..4, any::<bool>(), any::<bool>(), any::<bool>()));
+    let endpoints = proptest::collection::vec((0u8..6, 0u8..3, any::<bool>()), 0..5);
+    prop_oneof![
+        (0u8..5, service).prop_map(|(n, s)| Step::Service(n, s)),
+        (0u8..6, proptest::option::of((0u8..5, endpoints))).prop_map(|(n, s)| Step::Slice(n, s)),
+        (0u8..3, any::<bool>()).prop_map(|(n, there)| Step::Node(n, there)),
+    ]
+}
+
+fn service_of((vip, internal_local, external_local, shared): (u8, bool, bool, bool)) -> Service {
+    let external_ips = if shared { vec![ip("9.9.9.9"), ip("172.30.0.2")] } else { vec![] };
+    Service { internal_local, external_local, external_ips, ..service(&format!("172.30.0.{vip}")) }
+}
+
+fn slice_of(owner: u8, endpoints: &[(u8, u8, bool)]) -> Slice {
+    let endpoints = endpoints.iter().map(|(addr, node, is_ready)| {
+        let (addr, node) = (format!("10.1.0.{addr}"), format!("n{node}"));
+        if *is_ready { hinted(&addr, &node, &["a"], &[]) } else { terminating(&addr, &node) }
+    });
+    Slice { service: format!("ns/s{owner}"), ..slice(endpoints.collect()) }
+}
+
+fn take(compiler: &mut Compiler, step: &Step) {
+    match step {
+        Step::Service(n, s) => compiler.set_service(&format!("ns/s{n}"), s.map(service_of)),
+        Step::Slice(n, s) => {
+            compiler.set_slice(&format!("ns/slice{n}"), s.as_ref().map(|(owner, eps)| slice_of(*owner, eps)));
+        }
+        Step::Node(n, there) => compiler.set_node(&format!("n{n}"), there.then(Node::default)),
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_history_gives_the_bytes_of_a_fresh_compile(history in proptest::collection::vec((step(), any::<bool>()), 0..40)) {
+        let mut incremental = compiler();
+        let mut follower = Bundle::default();
+        let mut last: BTreeMap<(u8, u8), Step> = BTreeMap::new();
+        for (step, compile_now) in &history {
+            take(&mut incremental, step);
+            let key = match step { Step::Service(n, _) => (0, *n), Step::Slice(n, _) => (1, *n), Step::Node(n, _) => (2, *n) };
+            last.insert(key, step.clone());
+            if *compile_now {
+                incremental.compile();
+                let changes = incremental.pool_mut("default").unwrap().take_changes();
+                let _ = follower.apply(&changes).unwrap();
+            }
+        }
+        incremental.compile();
+        let _ = follower.apply(&incremental.pool_mut("default").unwrap().take_changes()).unwrap();
+        let mut scratch = compiler();
+        for step in last.values().rev() {
+            take(&mut scratch, step);
+        }
+        scratch.compile();
+        let fresh = scratch.pools().next().unwrap().1;
+        let compiled = incremental.pools().next().unwrap().1;
+        prop_assert_eq!(compiled.bundle().records(), fresh.bundle().records());
+        prop_assert_eq!(compiled.bundle().root(), fresh.bundle().root());
+        prop_assert_eq!(follower.root(), fresh.bundle().root());
+        prop_assert_eq!(compiled.stats(), fresh.stats());
+        prop_assert_eq!(compiled.problems(), fresh.problems());
+    }
+}
