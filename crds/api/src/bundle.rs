@@ -57,14 +57,15 @@ pub struct RuleBundleSpec {
     /// The number of this publication. Within an epoch it only ever grows, also when rules are rolled back.
     #[schemars(range(min = 1, max = MAX_COUNTER))]
     pub sequence: u64,
-    /// SHA-256 of the whole bundle at this sequence, in base64url without padding. A node compares it with what it has
-    /// computed before it touches the kernel.
+    /// SHA-256 over the whole bundle at this sequence and the other fields here, in base64url without padding. A node
+    /// compares it with what it has computed before it touches the kernel.
     #[schemars(length(max = 43), regex(pattern = DIGEST))]
     pub digest: String,
     /// The RuleChunk that lists the pieces of the checkpoint: where a node begins that cannot follow the deltas.
     #[schemars(length(max = 32), regex(pattern = CHUNK_NAME))]
     pub checkpoint: String,
-    /// The latest changes, in base64 (standard alphabet, no padding). Left out when empty.
+    /// The changes since the sequence before, in base64 (standard alphabet, no padding). Left out when they did not fit;
+    /// the nodes then read chunks.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = MAX_DELTA_TEXT))]
     pub delta: String,

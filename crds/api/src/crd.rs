@@ -31,14 +31,19 @@ pub fn file_name(crd: &CustomResourceDefinition) -> String {
 
 /// Turns what schemars says of Rust's types into what Kubernetes knows.
 fn plain(schema: &mut JSONSchemaProps) {
-    // An absent field and a null are the same to us. Without `nullable` the API server drops nulls, and stored objects
-    // hold none.
+    // Left out is the one way to say nothing. A null would be stored, and sent to whoever watches.
     schema.nullable = None;
+    schema.title = None;
+    // Lines are broken where the source needs it; kubectl explain breaks them for the reader's terminal.
+    if let Some(text) = &mut schema.description {
+        *text =
+            text.split("\n\n").map(|paragraph| paragraph.replace('\n', " ")).collect::<Vec<_>>().join("\n\n");
+    }
     // Kubernetes has no unsigned formats and warns of them; the minimum says the same.
     if let Some(format) = &mut schema.format
         && format.starts_with("uint")
     {
-        *format = "int64".to_owned();
+        "int64".clone_into(format);
     }
     for property in schema.properties.iter_mut().flat_map(|p| p.values_mut()) {
         plain(property);

@@ -185,11 +185,26 @@ mod tests {
     #[test]
     fn refuses_what_it_cannot_hold_without_a_panic() {
         let long = "1h".repeat(17);
-        for bad in ["", "1", "s", "-1s", "+1s", "1 s", "1s ", "1d", ".5s", "1.s", "1e3s", "1µs", "9999999999h", &long] {
+        for bad in [
+            "",
+            "1",
+            "s",
+            "-1s",
+            "+1s",
+            "1 s",
+            "1s ",
+            "1d",
+            ".5s",
+            "1.s",
+            "1e3s",
+            "1µs",
+            "9999999999h",
+            &long,
+        ] {
             assert!(bad.parse::<Duration>().is_err(), "{bad:?}");
         }
         // The largest text that is allowed.
         let longest = "999999999.9h".repeat(2) + "9999h";
-        assert_eq!(longest.parse::<Duration>().unwrap().get().as_secs() / 3600, 1_999_999_999 + 9_999 + 1);
+        assert_eq!(longest.parse::<Duration>().unwrap().get().as_secs() / 3600, 1_999_999_999 + 9_999);
     }
 }

@@ -13,6 +13,8 @@
 //!
 //! The definitions in `crds/yaml` are made from these types, see [`crds`].
 
+#![allow(clippy::duplicated_attributes, reason = "taken for one: print columns of the same type")]
+
 mod bundle;
 mod chunk;
 mod crd;

@@ -46,6 +46,7 @@ pub struct RuleNodeStatus {
     pub pool: String,
     /// The proxy mode that is in the kernel.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Mode")] // an Option of an enum would lose the text above
     pub mode: Option<Mode>,
     /// The sequence of the bundle that is in the kernel. Left out: none yet.
     #[serde(skip_serializing_if = "is_default")]

@@ -4,24 +4,24 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::Duration;
-use crate::schema::rule;
+use crate::schema::{is_default, rule};
 
 /// What the rules do, for every Service of the pool.
 #[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq, Eq)]
 #[serde(rename_all = "camelCase", default)]
 pub struct PoolOptions {
     /// The addresses of the cluster's pods: one CIDR a family, separated by a comma, as in "10.244.0.0/16,fd00::/48".
-    /// With detectLocalMode ClusterCIDR, traffic from elsewhere is masqueraded; left out, no traffic is taken for
+    /// With detectLocalMode ClusterCIDR, traffic from elsewhere is masqueraded; when empty, no traffic is taken for
     /// foreign.
-    #[serde(rename = "clusterCIDR", skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "clusterCIDR", skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 87), extend("x-kubernetes-validations" = one_cidr_per_family()))]
-    pub cluster_cidr: Option<String>,
+    pub cluster_cidr: String,
     /// How a node tells traffic of its own pods: ClusterCIDR (by clusterCIDR), NodeCIDR (by the node's own pod CIDRs),
     /// BridgeInterface or InterfaceNamePrefix (by the interface it comes from, see detectLocal).
     pub detect_local_mode: DetectLocalMode,
-    /// The interface names that detectLocalMode needs.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub detect_local: Option<DetectLocal>,
+    /// The interface names for the detectLocalModes BridgeInterface and InterfaceNamePrefix.
+    #[serde(skip_serializing_if = "is_default")]
+    pub detect_local: DetectLocal,
     /// The node's addresses that answer on NodePorts: "primary" for the node's own one or two, or CIDRs. Empty: primary
     /// with nftables, all addresses with iptables and ipvs, as in kube-proxy.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -34,11 +34,12 @@ pub struct PoolOptions {
     #[schemars(range(max = 31))]
     pub masquerade_bit: u8,
     /// Options of the mode ipvs.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub ipvs: Option<Ipvs>,
-    /// The kernel's connection tracking.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub conntrack: Option<Conntrack>,
+    #[serde(skip_serializing_if = "is_default")]
+    pub ipvs: Ipvs,
+    /// Settings of the kernel's connection tracking. What is left out stays as the node has it: unlike kube-proxy,
+    /// rulecast changes nothing that is not asked for here.
+    #[serde(skip_serializing_if = "is_default")]
+    pub conntrack: Conntrack,
     /// The address ranges of cluster IPs. Needed only where the API server has no ServiceCIDR objects (before
     /// Kubernetes 1.33); they are read from there otherwise. Rulecast's own, not one of kube-proxy's.
     #[serde(rename = "serviceCIDRs", skip_serializing_if = "Vec::is_empty")]
@@ -54,14 +55,14 @@ pub struct PoolOptions {
 impl Default for PoolOptions {
     fn default() -> Self {
         Self {
-            cluster_cidr: None,
+            cluster_cidr: String::new(),
             detect_local_mode: DetectLocalMode::default(),
-            detect_local: None,
+            detect_local: DetectLocal::default(),
             node_port_addresses: Vec::new(),
             masquerade_all: false,
             masquerade_bit: 14,
-            ipvs: None,
-            conntrack: None,
+            ipvs: Ipvs::default(),
+            conntrack: Conntrack::default(),
             service_cidrs: Vec::new(),
             allow_service_external_ips: true,
         }
@@ -87,23 +88,23 @@ pub enum DetectLocalMode {
 #[serde(rename_all = "camelCase", default)]
 pub struct DetectLocal {
     /// For detectLocalMode BridgeInterface: the bridge that the pods' interfaces are ports of.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 15), regex(pattern = INTERFACE))]
-    pub bridge_interface: Option<String>,
+    pub bridge_interface: String,
     /// For detectLocalMode InterfaceNamePrefix: how the names of the pods' interfaces begin.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 15), regex(pattern = INTERFACE))]
-    pub interface_name_prefix: Option<String>,
+    pub interface_name_prefix: String,
 }
 
 /// Options of the mode `ipvs`.
 #[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Ipvs {
-    /// The kernel's name of the scheduler, such as rr, wrr, lc, sh or mh. Left out: rr.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 15), regex(pattern = "^[a-z]+$"))]
-    pub scheduler: Option<String>,
+    /// The kernel's name of the scheduler, such as rr, wrr, lc, sh or mh. Empty: rr.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 15), regex(pattern = "^[a-z]*$"))]
+    pub scheduler: String,
     /// Virtual servers in these ranges are left alone, because somebody else manages them.
     #[serde(rename = "excludeCIDRs", skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), inner(length(max = 43)), extend("x-kubernetes-validations" = cidrs()))]
@@ -154,7 +155,7 @@ pub struct Conntrack {
 }
 
 /// What the kernel takes as an interface name, less what would need quoting somewhere.
-const INTERFACE: &str = "^[A-Za-z0-9_.@-]+$";
+const INTERFACE: &str = "^[A-Za-z0-9_.@-]*$";
 
 fn cidrs() -> serde_json::Value {
     rule("self.all(c, isCIDR(c))", "each entry must be a CIDR, such as 10.96.0.0/16 or fd00::/108")
@@ -169,7 +170,7 @@ fn primary_or_cidrs() -> serde_json::Value {
 
 fn one_cidr_per_family() -> serde_json::Value {
     rule(
-        "self.split(',').all(c, isCIDR(c)) && (!self.contains(',') || self.split(',').size() == 2 && \
+        "self == '' || self.split(',').all(c, isCIDR(c)) && (!self.contains(',') || self.split(',').size() == 2 && \
          cidr(self.split(',')[0]).ip().family() != cidr(self.split(',')[1]).ip().family())",
         "must be one CIDR, or an IPv4 and an IPv6 one separated by a comma",
     )

@@ -143,15 +143,18 @@ fn publish_interval_in_range() -> serde_json::Value {
 
 /// Without this a pool would take every pod's traffic for foreign, which shows only as lost source addresses.
 fn detect_local_is_complete() -> serde_json::Value {
+    let needs = |mode: &str, field: &str| {
+        serde_json::json!({
+            "rule": format!(
+                "self.detectLocalMode != '{mode}' || \
+                 has(self.detectLocal) && has(self.detectLocal.{field}) && self.detectLocal.{field} != ''"
+            ),
+            "message": format!("detectLocalMode {mode} needs detectLocal.{field}"),
+        })
+    };
     serde_json::json!([
-        {
-            "rule": "self.detectLocalMode != 'BridgeInterface' || has(self.detectLocal) && has(self.detectLocal.bridgeInterface)",
-            "message": "detectLocalMode BridgeInterface needs detectLocal.bridgeInterface",
-        },
-        {
-            "rule": "self.detectLocalMode != 'InterfaceNamePrefix' || has(self.detectLocal) && has(self.detectLocal.interfaceNamePrefix)",
-            "message": "detectLocalMode InterfaceNamePrefix needs detectLocal.interfaceNamePrefix",
-        },
+        needs("BridgeInterface", "bridgeInterface"),
+        needs("InterfaceNamePrefix", "interfaceNamePrefix"),
     ])
 }
 
@@ -187,8 +190,8 @@ mod tests {
         }))
         .unwrap();
         assert_eq!(spec.mode, Mode::Ipvs);
-        assert_eq!(spec.options.cluster_cidr.as_deref(), Some("10.0.0.0/8"));
-        assert!(spec.options.ipvs.as_ref().unwrap().strict_arp);
+        assert_eq!(spec.options.cluster_cidr, "10.0.0.0/8");
+        assert!(spec.options.ipvs.strict_arp);
         let json = serde_json::to_value(&spec).unwrap();
         assert_eq!(serde_json::from_value::<RulePoolSpec>(json).unwrap(), spec);
         assert!(serde_json::from_str::<RulePoolSpec>(r#"{"mode":"userspace"}"#).is_err());
