@@ -1,1 +1,54 @@
-//! nf_tables over netlink.
+//! nf_tables over netlink: encoding, transactions, dumps, notifications.
+//!
+//! A [`Batch`] encodes a transaction as it is put together, with no allocation per element; a [`Connection`] commits it
+//! in one `send` and reads the kernel's state; a [`Monitor`] hears of changes that others make. All of them know the
+//! tables `ip rulecast` and `ip6 rulecast` only. The statements, sets and chains are those of [`rulecast_bundle::nft`],
+//! encoded one to one.
+//!
+//! ```no_run
+//! use rulecast_bundle::nft::Family;
+//! use rulecast_netlink::{Batch, Connection, Key, Value};
+//!
+//! let mut connection = Connection::open()?;
+//! let mut batch = Batch::new();
+//! let key = Key::new().addr("10.96.0.1".parse().unwrap()).proto(6).port(80).index(0);
+//! batch.delete_element(Family::V4, "endpoints", &key);
+//! let endpoint = Key::new().addr("10.1.2.3".parse().unwrap()).port(8080);
+//! batch.add_element(Family::V4, "endpoints", &key, Value::Bytes(&endpoint));
+//! let committed = connection.commit(batch)?;
+//! println!("generation {} after {:?}", committed.generation, committed.kernel);
+//! # Ok::<(), rulecast_netlink::Error>(())
+//! ```
+//!
+//! Facts of the protocol that the code relies on stand where they are used, with the names they have in the kernel's
+//! sources (`net/netfilter/nfnetlink.c`, `net/netfilter/nf_tables_api.c`, `include/uapi/linux/netfilter/nf_tables.h`).
+
+#![allow(
+    clippy::wildcard_imports,
+    reason = "the kernel's numbers: one module of constants with unmistakable names"
+)]
+
+mod attr;
+mod batch;
+mod connection;
+mod describe;
+mod dump;
+mod error;
+mod expr;
+mod key;
+mod link;
+mod monitor;
+mod set;
+mod uapi;
+mod userdata;
+
+pub use batch::{Batch, Params, Value, Verdict};
+pub use connection::{Committed, Connection};
+pub use dump::Element;
+pub use error::Error;
+pub use key::Key;
+pub use monitor::{Event, Monitor};
+pub use set::SetInfo;
+
+/// The name of the tables, one in each family.
+pub const TABLE: &str = "rulecast";
