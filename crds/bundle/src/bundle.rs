@@ -6,7 +6,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::digest::{BUCKETS, Digest, Tree};
-use crate::frame::Change;
+use crate::frame::{self, Change};
 use crate::record::{Key, Value};
 
 /// All records of one pool.
@@ -34,6 +34,13 @@ pub enum MisfitError {
 /// The changes that lead back to the bundle before [`Bundle::apply`].
 #[must_use = "dropping it makes the change final"]
 pub struct Undo(Vec<(Vec<u8>, Option<Vec<u8>>)>);
+
+impl Undo {
+    /// The records it puts back, encoded; none where there was none.
+    pub(crate) fn before(&self) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> {
+        self.0.iter().map(|(key, value)| (key.as_slice(), value.as_deref()))
+    }
+}
 
 impl Default for Bundle {
     fn default() -> Self {
@@ -159,20 +166,28 @@ impl Bundle {
         });
     }
 
-    /// All records, sorted by key.
-    #[must_use]
-    pub fn records(&self) -> Vec<(Key, Value)> {
+    /// All records, sorted by key, each decoded as it is reached.
+    pub fn iter(&self) -> impl Iterator<Item = (Key, Value)> + '_ {
         let mut encoded: Vec<(&[u8], &[u8])> =
             self.buckets.iter().flat_map(|bucket| Records(bucket)).map(split).collect();
         encoded.sort_unstable();
-        encoded
-            .into_iter()
-            .map(|(key, value)| {
-                let key = Key::decode(key).expect("what is stored was encoded here");
-                let value = Value::decode(&key, value).expect("what is stored was encoded here");
-                (key, value)
-            })
-            .collect()
+        encoded.into_iter().map(|(key, value)| {
+            let key = Key::decode(key).expect("what is stored was encoded here");
+            let value = Value::decode(&key, value).expect("what is stored was encoded here");
+            (key, value)
+        })
+    }
+
+    /// All records, sorted by key.
+    #[must_use]
+    pub fn records(&self) -> Vec<(Key, Value)> {
+        self.iter().collect()
+    }
+
+    /// The whole content as a frame that adds every record.
+    #[must_use]
+    pub fn frame(&self) -> Vec<u8> {
+        frame::encode(self.iter().map(|(key, value)| (key, Some(value))))
     }
 
     /// The changes that lead from `self` to `target`, sorted by key.

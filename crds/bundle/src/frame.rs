@@ -7,6 +7,7 @@
 //!
 //! There is one encoding of a list of changes: anything else is refused.
 
+use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::net::IpAddr;
 
@@ -32,12 +33,15 @@ pub const MAX_RECORDS: usize = 8 << 20;
 /// # Panics
 /// When they are not.
 #[must_use]
-pub fn encode<'a>(changes: impl IntoIterator<Item = (&'a Key, Option<&'a Value>)>) -> Vec<u8> {
+pub fn encode<K: Borrow<Key>, V: Borrow<Value>>(
+    changes: impl IntoIterator<Item = (K, Option<V>)>,
+) -> Vec<u8> {
     let mut count = 0u64;
     let [mut heads, mut tails, mut values] = [const { Writer(Vec::new()) }; 3];
     let mut nodes = NodeModel::default();
     let mut previous = Vec::new();
     for (key, value) in changes {
+        let (key, value) = (key.borrow(), value.as_ref().map(Borrow::borrow));
         let bytes = key.encode();
         assert!(count == 0 || previous < bytes, "changes are sorted by key");
         let shared = previous.iter().zip(&bytes).take_while(|(a, b)| a == b).count();

@@ -13,7 +13,7 @@ use crate::codec::{DecodeError, Reader, Writer};
 use crate::digest::Digest;
 use crate::frame::{Change, Decoder};
 #[cfg(feature = "encode")]
-use crate::{Key, Value, frame};
+use crate::{Bundle, frame};
 
 /// The version of the format that this crate reads and writes.
 pub const FORMAT: u32 = 1;
@@ -25,6 +25,8 @@ pub const MAX_CHECKPOINT: usize = 128 << 20;
 const MAX_CHUNKS: usize = 256;
 /// The largest delta before compression, in bytes.
 pub const MAX_DELTA: usize = 8 << 20;
+/// The longest inline delta of a head, in characters of base64; the custom resource has the same limit.
+const MAX_INLINE: usize = 512 << 10;
 /// The largest window that compressed data may ask for, in bytes: what bounds the node's memory.
 const MAX_WINDOW: u64 = 128 << 10;
 /// Deltas below this size are not compressed, in bytes.
@@ -174,10 +176,9 @@ impl Head {
         if self.delta.is_empty() {
             return Ok(None);
         }
-        let limit = MAX_CHUNK / 3 * 4 + 4;
-        if self.delta.len() > limit {
+        if self.delta.len() > MAX_INLINE {
             let value = self.delta.len() as u64;
-            return Err(DecodeError::TooLarge { what: "inline delta", value, limit: limit as u64 });
+            return Err(DecodeError::TooLarge { what: "inline delta", value, limit: MAX_INLINE as u64 });
         }
         STANDARD_NO_PAD.decode(&self.delta).map(Some).map_err(|_| DecodeError::Text("the inline delta"))
     }
@@ -316,11 +317,11 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Encodes records, which must be sorted by key.
+    /// Encodes a bundle.
     #[cfg(feature = "encode")]
     #[must_use]
-    pub fn encode(sequence: u64, records: &[(Key, Value)]) -> Self {
-        let raw = frame::encode(records.iter().map(|(key, value)| (key, Some(value))));
+    pub fn encode(sequence: u64, bundle: &Bundle) -> Self {
+        let raw = bundle.frame();
         let chunks: Vec<Vec<u8>> = compress(&raw).chunks(MAX_CHUNK).map(<[u8]>::to_vec).collect();
         let ids = chunks.iter().map(|c| ChunkId::of(c)).collect();
         Self { index: Index { sequence, raw_size: raw.len(), chunks: ids }, chunks }

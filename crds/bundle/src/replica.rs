@@ -1,11 +1,13 @@
 //! A reader's copy of a pool's bundle, and the rules by which it moves.
 
+use std::collections::{BTreeMap, HashMap};
+
 use crate::catchup::Way;
 use crate::codec::DecodeError;
 use crate::digest::Digest;
 use crate::frame::Change;
 use crate::publication::{FORMAT, Head, Mode};
-use crate::{Bundle, MisfitError, Undo};
+use crate::{Bundle, Key, MisfitError, Undo, Value};
 
 /// The version of the contract that this applier fulfils; see [`Head::min_applier`].
 pub const APPLIER: u32 = 1;
@@ -143,20 +145,20 @@ impl Replica {
         self.admit(&head)?;
         let step = match way {
             Way::Deltas(deltas) => {
-                let mut step = Step { changes: None, head: self.head.take(), back: Back::Undo(Vec::new()) };
-                let mut all = Vec::new();
+                let mut undos = Vec::new();
+                let mut changes = Vec::new();
                 for delta in deltas {
                     match self.bundle.apply(&delta.changes) {
-                        Ok(undo) => step.back.push(undo),
+                        Ok(undo) => undos.push(undo),
                         Err(misfit) => {
-                            self.retreat(step);
+                            undos.into_iter().rev().for_each(|undo| self.bundle.revert(undo));
                             return Err(misfit.into());
                         }
                     }
-                    merge(&mut all, delta.changes);
+                    changes.push(delta.changes);
                 }
-                step.changes = Some(all);
-                step
+                let changes = Some(net(changes, &undos));
+                Step { changes, head: self.head.take(), back: Back::Undo(undos) }
             }
             Way::Anew(mut bundle, deltas) => {
                 for delta in deltas {
@@ -184,22 +186,19 @@ impl Replica {
     }
 }
 
-impl Back {
-    fn push(&mut self, undo: Undo) {
-        if let Self::Undo(undos) = self {
-            undos.push(undo);
-        }
+/// The changes of several deltas as one: the last change of a record counts, and none that leads back to where it was.
+fn net(mut changes: Vec<Vec<Change>>, undos: &[Undo]) -> Vec<Change> {
+    if changes.len() <= 1 {
+        return changes.pop().unwrap_or_default();
     }
-}
-
-/// Adds later changes: the last one of a record wins.
-fn merge(all: &mut Vec<Change>, later: Vec<Change>) {
-    if all.is_empty() {
-        *all = later;
-        return;
+    let mut before = HashMap::new();
+    for (key, value) in undos.iter().flat_map(Undo::before) {
+        before.entry(key).or_insert(value);
     }
-    let mut by_key: std::collections::BTreeMap<_, _> =
-        std::mem::take(all).into_iter().map(|c| (c.key, c.value)).collect();
-    by_key.extend(later.into_iter().map(|c| (c.key, c.value)));
-    *all = by_key.into_iter().map(|(key, value)| Change { key, value }).collect();
+    let last: BTreeMap<_, _> = changes.into_iter().flatten().map(|c| (c.key, c.value)).collect();
+    let differs = |key: &Key, value: Option<&Value>| {
+        before.get(key.encode().as_slice()).copied().flatten() != value.map(|v| v.encode(key)).as_deref()
+    };
+    let net = last.into_iter().filter(|(key, value)| differs(key, value.as_ref()));
+    net.map(|(key, value)| Change { key, value }).collect()
 }

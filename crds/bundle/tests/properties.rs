@@ -114,7 +114,7 @@ proptest! {
             let _ = backward.apply(&[Change { key, value: None }]).unwrap();
         }
         prop_assert_eq!(forward.root(), backward.root());
-        let (a, b) = (Checkpoint::encode(1, &forward.records()), Checkpoint::encode(1, &backward.records()));
+        let (a, b) = (Checkpoint::encode(1, &forward), Checkpoint::encode(1, &backward));
         prop_assert_eq!(a.chunks, b.chunks);
         prop_assert_eq!(forward.len(), records.len());
     }
@@ -136,7 +136,7 @@ proptest! {
     #[test]
     fn checkpoints_round_trip(records in records()) {
         let bundle = bundle_of(&records);
-        let checkpoint = Checkpoint::encode(9, &bundle.records());
+        let checkpoint = Checkpoint::encode(9, &bundle);
         let index = Index::decode(&checkpoint.index.encode()).unwrap();
         prop_assert_eq!(&index, &checkpoint.index);
         let raw = Checkpoint::frame(&index, &checkpoint.chunks).unwrap();
@@ -151,7 +151,7 @@ proptest! {
         let bit = at.index(delta.len() * 8);
         prop_assert!(Delta::decode(&flip(&delta, bit)).is_err(), "delta bit {}", bit);
 
-        let checkpoint = Checkpoint::encode(9, &bundle.records());
+        let checkpoint = Checkpoint::encode(9, &bundle);
         let bit = at.index(checkpoint.chunks[0].len() * 8);
         let chunks = [flip(&checkpoint.chunks[0], bit)];
         prop_assert!(Checkpoint::frame(&checkpoint.index, &chunks).is_err(), "chunk bit {}", bit);

@@ -61,6 +61,13 @@ impl Key {
         self.component(&index.to_ne_bytes())
     }
 
+    /// A key as a dump tells it ([`Element::key`](crate::Element::key)); none when it is longer than any key can be. Not for
+    /// ranges: where its components end is not known.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        (bytes.len() <= MAX).then(|| Self::new().component(bytes))
+    }
+
     /// The padded bytes.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {

@@ -1,0 +1,208 @@
+//! From a published version to the kernel: verify, resolve, write, keep.
+
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use rulecast_bundle::{Head, Mode, Refusal, Replica, Step, Way};
+use tracing::{info, warn};
+
+use crate::backend::{Applied, Backend, BackendError};
+use crate::store::Store;
+use crate::view::{Touched, View};
+
+/// What a version that was applied cost.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Report {
+    /// The kernel's part.
+    pub applied: Applied,
+    /// From the verified bytes to the kernel, the disk left out.
+    pub took: Duration,
+    /// Records that changed; none when the whole bundle was replaced.
+    pub changes: Option<usize>,
+    /// The kernel was written as a whole.
+    pub rebuilt: bool,
+}
+
+/// Why the kernel does not hold the newest version. It holds the last good one.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// The version was refused.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The kernel could not be written.
+    #[error("{0}")]
+    Kernel(#[from] BackendError),
+}
+
+impl ApplyError {
+    /// A CamelCase word for conditions and metrics.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Refused(refusal) => refusal.reason(),
+            Self::Kernel(error) => error.reason(),
+        }
+    }
+}
+
+/// Applies one pool's bundle to one kernel.
+pub struct Applier<B> {
+    node: String,
+    pool: String,
+    replica: Replica,
+    view: View,
+    backend: B,
+    store: Option<Store>,
+    node_addrs: Vec<IpAddr>,
+    /// The kernel holds `view`, and the backend knows it does.
+    in_step: bool,
+}
+
+impl<B: Backend> Applier<B> {
+    /// An applier that knows nothing yet.
+    pub fn new(node: &str, pool: &str, mode: Mode, backend: B, store: Option<Store>) -> Self {
+        let replica = Replica::new(pool, mode);
+        let view = View::new(node, replica.bundle());
+        let (node, pool) = (node.to_owned(), pool.to_owned());
+        Self { node, pool, replica, view, backend, store, node_addrs: Vec::new(), in_step: false }
+    }
+
+    /// The version in force.
+    pub fn head(&self) -> Option<&Head> {
+        self.replica.head()
+    }
+
+    /// The view in force.
+    pub fn view(&self) -> &View {
+        &self.view
+    }
+
+    /// The kernel behind it.
+    pub fn backend_mut(&mut self) -> &mut B {
+        &mut self.backend
+    }
+
+    /// Whether the kernel holds the version in force.
+    pub fn in_step(&self) -> bool {
+        self.in_step
+    }
+
+    /// See [`Replica::admit`].
+    pub fn admit(&self, head: &Head) -> Result<Option<Option<u64>>, Refusal> {
+        self.replica.admit(head)
+    }
+
+    /// Applies the last good version from disk; none when there is none. A damaged one is reported and passed over.
+    pub fn restore(&mut self) -> Result<Option<Report>, ApplyError> {
+        let Some(store) = &mut self.store else { return Ok(None) };
+        match store.load(&self.pool, Mode::Nftables) {
+            Ok(None) => Ok(None),
+            Ok(Some(replica)) => {
+                self.replica = replica;
+                self.rebuild().map(Some)
+            }
+            Err(error) => {
+                warn!(%error, "the last good bundle on disk cannot be used; waiting for the source");
+                Ok(None)
+            }
+        }
+    }
+
+    /// Writes the whole kernel state of the version in force.
+    pub fn rebuild(&mut self) -> Result<Report, ApplyError> {
+        let start = Instant::now();
+        self.view = View::new(&self.node, self.replica.bundle());
+        let applied = self.rebuild_kernel()?;
+        Ok(Report { applied, took: start.elapsed(), changes: None, rebuilt: true })
+    }
+
+    fn rebuild_kernel(&mut self) -> Result<Applied, BackendError> {
+        self.in_step = false;
+        let mut result = self.backend.rebuild(&self.view, &self.node_addrs);
+        // Others may change the ruleset while ours is being made; that is no reason to give up.
+        for _ in 0..5 {
+            if !matches!(result, Err(BackendError::Netlink(rulecast_netlink::Error::Changed))) {
+                break;
+            }
+            result = self.backend.rebuild(&self.view, &self.node_addrs);
+        }
+        self.in_step = result.is_ok();
+        result
+    }
+
+    /// Moves to a published version. On an error everything is as before: copy, kernel and disk.
+    pub fn offer(&mut self, head: Head, way: Way) -> Result<Report, ApplyError> {
+        let start = Instant::now();
+        let step = self.replica.advance(head, way)?;
+        let (applied, rebuilt) = match self.write_kernel(&step) {
+            Ok(done) => done,
+            Err(error) => {
+                self.replica.retreat(step);
+                self.view = View::new(&self.node, self.replica.bundle());
+                return Err(error.into());
+            }
+        };
+        let took = start.elapsed();
+        self.keep(&step);
+        let changes = step.changes.as_ref().map(Vec::len);
+        Ok(Report { applied, took, changes, rebuilt })
+    }
+
+    fn write_kernel(&mut self, step: &Step) -> Result<(Applied, bool), BackendError> {
+        let touched = match &step.changes {
+            Some(changes) => self.view.apply(changes),
+            None => Touched { everything: true, ..Touched::default() },
+        };
+        if self.in_step && !touched.everything {
+            match self.backend.update(&self.view, &touched, &self.node_addrs) {
+                Ok(applied) => return Ok((applied, false)),
+                Err(error) => {
+                    warn!(%error, "an update failed; writing the whole table instead");
+                    self.in_step = false;
+                }
+            }
+        }
+        self.view = View::new(&self.node, self.replica.bundle());
+        Ok((self.rebuild_kernel()?, true))
+    }
+
+    /// A version that cannot be stored is in force all the same: the next start falls back to an older one.
+    fn keep(&mut self, step: &Step) {
+        let Some(store) = &mut self.store else { return };
+        if let Err(error) = store.keep(&self.replica, step.changes.as_deref()) {
+            warn!(%error, "the bundle could not be kept on disk; after a restart an older one would be used");
+        }
+    }
+
+    /// Looks for what others did to our rules and writes them anew if they did anything, or if the last attempt failed.
+    pub fn repair(&mut self) -> Result<Option<(String, Report)>, ApplyError> {
+        let found = self.backend.interference()?;
+        if self.replica.head().is_none() {
+            return Ok(None);
+        }
+        let why = match found {
+            Some(found) => found,
+            None if self.in_step => return Ok(None),
+            None => "the last attempt to write the rules failed".to_owned(),
+        };
+        let report = self.rebuild()?;
+        info!(why, ms = report.took.as_millis(), "rules repaired");
+        Ok(Some((why, report)))
+    }
+
+    /// Takes note of the node's own addresses, which answer nodePorts.
+    pub fn set_node_addrs(&mut self, addrs: Vec<IpAddr>) -> Result<(), ApplyError> {
+        if self.node_addrs == addrs {
+            return Ok(());
+        }
+        self.node_addrs = addrs;
+        if self.in_step {
+            let touched = Touched { fact: true, ..Touched::default() };
+            if let Err(error) = self.backend.update(&self.view, &touched, &self.node_addrs) {
+                self.in_step = false;
+                return Err(error.into());
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,147 @@
+//! The nftables backend: a view as elements of maps, in one transaction.
+//!
+//! The kernel's part is a function of the view and of the members' numbers, which this module keeps ([`numbering`]). A
+//! change of one target is compared with what was installed, and only elements that differ are sent.
+
+mod affinity;
+mod chains;
+mod layout;
+mod numbering;
+mod rebuild;
+mod table;
+mod target;
+mod update;
+
+use std::net::IpAddr;
+
+use rulecast_bundle::nft::Family;
+use rulecast_netlink::{Batch, Committed, Connection, Event, Monitor};
+
+use crate::backend::{Applied, Backend, BackendError};
+use crate::view::{Touched, View};
+use table::Table;
+
+/// Above this size, in bytes, a transaction is made with the monitor paused: the kernel would make a notification for
+/// each of its elements.
+const LARGE: usize = 64 << 10;
+
+/// Services in nf_tables.
+pub struct Nftables {
+    connection: Connection,
+    monitor: Monitor,
+    tables: Vec<Table>,
+    /// The ruleset's generation after our last transaction.
+    generation: u32,
+}
+
+impl Nftables {
+    /// Opens the netlink sockets in the network namespace of this thread.
+    pub fn open() -> Result<Self, BackendError> {
+        let connection = Connection::open()?;
+        let monitor = Monitor::open(connection.port_id())?;
+        Ok(Self { connection, monitor, tables: Vec::new(), generation: 0 })
+    }
+
+    /// Removes everything that rulecast ever wrote.
+    pub fn clean_up(&mut self) -> Result<(), BackendError> {
+        let mut batch = Batch::new();
+        for family in [Family::V4, Family::V6] {
+            // Deleting what is not there is an error; adding first makes it be there.
+            batch.add_table(family);
+            batch.delete_table(family);
+        }
+        self.tables.clear();
+        self.commit(batch)?;
+        Ok(())
+    }
+
+    fn commit(&mut self, batch: Batch) -> Result<Committed, BackendError> {
+        let large = batch.bytes() > LARGE;
+        if large {
+            self.monitor.pause()?;
+        }
+        let committed = self.connection.commit(batch);
+        if large {
+            self.monitor.resume()?;
+        }
+        let committed = committed?;
+        self.generation = committed.generation;
+        Ok(committed)
+    }
+}
+
+impl From<Committed> for Applied {
+    fn from(c: Committed) -> Self {
+        Self { kernel: c.kernel, bytes: c.bytes, messages: c.messages }
+    }
+}
+
+impl Backend for Nftables {
+    fn rebuild(&mut self, view: &View, node_addrs: &[IpAddr]) -> Result<Applied, BackendError> {
+        // What others did until now is about to be overwritten.
+        self.monitor.drain()?;
+        let generation = self.connection.generation()?;
+        let mut batch = Batch::with_generation(generation);
+        let mut tables = Vec::new();
+        for family in [Family::V4, Family::V6] {
+            tables.extend(rebuild::rebuild(&mut batch, &mut self.connection, view, family, node_addrs)?);
+        }
+        self.tables.clear();
+        let committed = self.commit(batch)?;
+        self.tables = tables;
+        for table in &self.tables {
+            affinity::purge(&mut self.connection, table)?;
+        }
+        Ok(committed.into())
+    }
+
+    fn update(
+        &mut self,
+        view: &View,
+        touched: &Touched,
+        node_addrs: &[IpAddr],
+    ) -> Result<Applied, BackendError> {
+        let mut batch = Batch::new();
+        // Taken out: should anything fail, what is installed is unknown and the next call has to be a rebuild.
+        let mut tables = std::mem::take(&mut self.tables);
+        let mut purge = Vec::new();
+        for table in &mut tables {
+            purge.push(update::update(&mut batch, table, view, touched, node_addrs)?);
+        }
+        if batch.is_empty() {
+            self.tables = tables;
+            return Ok(Applied::default());
+        }
+        let committed = self.commit(batch)?;
+        self.tables = tables;
+        for (table, purge) in self.tables.iter().zip(purge) {
+            if purge {
+                affinity::purge(&mut self.connection, table)?;
+            }
+        }
+        Ok(committed.into())
+    }
+
+    fn interference(&mut self) -> Result<Option<String>, BackendError> {
+        let mut found = None;
+        let mut lost = false;
+        while let Some(event) = self.monitor.next()? {
+            match event {
+                Event::Foreign { family, what, .. } => {
+                    let family = if family == Family::V4 { "ip" } else { "ip6" };
+                    found.get_or_insert(format!("table {family} rulecast: {what}"));
+                }
+                Event::NewGeneration { process, pid, .. } => {
+                    if let Some(found) = found.as_mut().filter(|f| !f.contains(" by ")) {
+                        *found = format!("{found} by {process} (pid {pid})");
+                    }
+                }
+                Event::Overflow => lost = true,
+            }
+        }
+        if found.is_none() && lost && self.connection.generation()? != self.generation {
+            found = Some("notifications were lost while somebody else changed the ruleset".to_owned());
+        }
+        Ok(found)
+    }
+}

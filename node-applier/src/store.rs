@@ -1,0 +1,203 @@
+//! The last good bundle on disk: what a node starts from when there is no API server.
+//!
+//! A file `base` holds a whole bundle, a file `log` the changes since. A change appends to the log; when the log has
+//! outgrown the base, a new base replaces both. Whatever is torn or altered is found by the digest in the head, and
+//! an older version that is whole is used instead.
+
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use rulecast_bundle::{
+    Bundle, Change, ChunkId, DecodeError, Delta, Head, MAX_CHECKPOINT, Mode, Refusal, Replica, Way, frame,
+};
+
+/// The log is folded into a new base when it exceeds the base's size and this, in bytes.
+const SMALL_LOG: u64 = 256 << 10;
+/// The largest file that is read, in bytes.
+const MAX_FILE: u64 = MAX_CHECKPOINT as u64 + (1 << 20);
+
+/// Where a pool's last good bundle is kept.
+pub struct Store {
+    dir: PathBuf,
+    base_size: u64,
+    log_size: u64,
+}
+
+/// Why nothing could be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The disk.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What went wrong.
+        source: io::Error,
+    },
+    /// The files are damaged.
+    #[error("{path} is damaged: {source}")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// How.
+        source: Refusal,
+    },
+}
+
+impl Store {
+    /// Opens the folder `DIR/POOL`, readable by its owner only.
+    pub fn open(dir: &Path, pool: &str) -> Result<Self, StoreError> {
+        let dir = dir.join(pool);
+        let io = |source| StoreError::Io { path: dir.clone(), source };
+        fs::create_dir_all(&dir).map_err(io)?;
+        fs::set_permissions(&dir, Permissions::from_mode(0o700)).map_err(io)?;
+        Ok(Self { dir, base_size: 0, log_size: 0 })
+    }
+
+    fn path(&self, file: &str) -> PathBuf {
+        self.dir.join(file)
+    }
+
+    /// Loads the newest version that is whole; none when nothing was ever stored.
+    pub fn load(&mut self, pool: &str, mode: Mode) -> Result<Option<Replica>, StoreError> {
+        let Some(base) = self.read("base")? else { return Ok(None) };
+        let log = self.read("log")?.unwrap_or_default();
+        self.base_size = base.len() as u64;
+        let damaged = |source| StoreError::Damaged { path: self.path("base"), source };
+        let (head, records) = entry(&base).map_err(|e| damaged(e.into()))?;
+        let log = read_log(&log);
+        // A torn end is left out by `read_log`; should the rest not add up either, the base alone still may.
+        let (mut best, mut whole) = (None, 0);
+        for take in [log.len(), 0] {
+            let mut replica = Replica::new(pool, mode);
+            let bundle =
+                frame::Decoder::new(records).and_then(Bundle::load).map_err(|e| damaged(e.into()))?;
+            let newest = log[..take].last().map_or(&head, |(head, _, _)| head).clone();
+            let deltas = log[..take].iter().map(|(head, changes, _)| delta(head, changes.clone())).collect();
+            match replica.advance(newest, Way::Anew(Box::new(bundle), deltas)) {
+                Ok(_final) => {
+                    whole = log[..take].last().map_or(0, |(_, _, end)| *end);
+                    best = Some(replica);
+                    break;
+                }
+                Err(refusal) if take == 0 => return Err(damaged(refusal)),
+                Err(_) => {}
+            }
+        }
+        // What is appended next follows the last whole entry.
+        self.log_size = whole;
+        self.truncate_log(whole)?;
+        Ok(best)
+    }
+
+    fn truncate_log(&self, size: u64) -> Result<(), StoreError> {
+        let path = self.path("log");
+        let truncate = || OpenOptions::new().create(true).append(true).mode(0o600).open(&path)?.set_len(size);
+        truncate().map_err(|source| StoreError::Io { path: path.clone(), source })
+    }
+
+    fn read(&self, file: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        let path = self.path(file);
+        let read = || -> io::Result<Vec<u8>> {
+            let mut bytes = Vec::new();
+            File::open(&path)?.take(MAX_FILE).read_to_end(&mut bytes)?;
+            Ok(bytes)
+        };
+        match read() {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(StoreError::Io { path, source }),
+        }
+    }
+
+    /// Keeps a version: its changes when it follows the one stored last, else all of it.
+    pub fn keep(&mut self, replica: &Replica, changes: Option<&[Change]>) -> Result<(), StoreError> {
+        let Some(head) = replica.head() else { return Ok(()) };
+        match changes {
+            Some(changes) if self.base_size > 0 && self.log_size < self.base_size.max(SMALL_LOG) => {
+                let body = frame::encode(changes.iter().map(|c| (&c.key, c.value.as_ref())));
+                self.append(&encode_entry(head, &body))
+            }
+            _ => self.replace(&encode_entry(head, &replica.bundle().frame())),
+        }
+    }
+
+    fn append(&mut self, entry: &[u8]) -> Result<(), StoreError> {
+        let path = self.path("log");
+        let length = u32::try_from(entry.len()).unwrap_or(u32::MAX).to_be_bytes();
+        let record = [&length[..], entry, &ChunkId::of(entry).0].concat();
+        let write = || -> io::Result<()> {
+            let mut file = OpenOptions::new().create(true).append(true).mode(0o600).open(&path)?;
+            file.write_all(&record)?;
+            file.sync_data()
+        };
+        if let Err(source) = write() {
+            // A full disk may have taken half of it. The next version is stored whole.
+            self.base_size = 0;
+            return Err(StoreError::Io { path, source });
+        }
+        self.log_size += record.len() as u64;
+        Ok(())
+    }
+
+    /// Writes a new base. The log goes first: base and log of different versions would not add up, while the old base
+    /// alone is an older version that is whole.
+    fn replace(&mut self, entry: &[u8]) -> Result<(), StoreError> {
+        let (path, new) = (self.path("base"), self.path("base.new"));
+        let write = || -> io::Result<()> {
+            let mut file =
+                OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&new)?;
+            file.write_all(entry)?;
+            file.sync_all()?;
+            OpenOptions::new().create(true).append(true).mode(0o600).open(self.path("log"))?.set_len(0)?;
+            fs::rename(&new, &path)?;
+            File::open(&self.dir)?.sync_all()
+        };
+        let result = write().map_err(|source| StoreError::Io { path: path.clone(), source });
+        self.base_size = if result.is_ok() { entry.len() as u64 } else { 0 };
+        self.log_size = 0;
+        result
+    }
+}
+
+fn delta(head: &Head, changes: Vec<Change>) -> Delta {
+    Delta { from: head.sequence - 1, to: head.sequence, previous: None, changes }
+}
+
+/// `length of head, head as JSON, frame`.
+fn encode_entry(head: &Head, body: &[u8]) -> Vec<u8> {
+    let head = Head { delta: String::new(), ..head.clone() };
+    let head = serde_json::to_vec(&head).expect("a head is plain data");
+    let length = u32::try_from(head.len()).expect("a head is small").to_be_bytes();
+    [&length[..], &head, body].concat()
+}
+
+fn entry(bytes: &[u8]) -> Result<(Head, &[u8]), DecodeError> {
+    let (head, body) = length_prefixed(bytes).ok_or(DecodeError::Truncated)?;
+    let head = serde_json::from_slice(head).map_err(|_| DecodeError::Damaged("the head on disk"))?;
+    Ok((head, body))
+}
+
+fn length_prefixed(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (length, rest) = bytes.split_first_chunk::<4>()?;
+    rest.split_at_checked(usize::try_from(u32::from_be_bytes(*length)).ok()?)
+}
+
+/// The whole entries from the log's beginning, each with where it ends.
+fn read_log(log: &[u8]) -> Vec<(Head, Vec<Change>, u64)> {
+    let mut entries = Vec::new();
+    let mut rest = log;
+    while let Some((bytes, after)) = length_prefixed(rest) {
+        let Some((seal, after)) = after.split_first_chunk::<20>() else { break };
+        if ChunkId::of(bytes).0 != *seal {
+            break;
+        }
+        let Ok((head, body)) = entry(bytes) else { break };
+        let Ok(changes) = frame::Decoder::new(body).and_then(Iterator::collect) else { break };
+        rest = after;
+        entries.push((head, changes, (log.len() - rest.len()) as u64));
+    }
+    entries
+}
