@@ -1,0 +1,378 @@
+//! The nftables backend against the real kernel, each test in a network namespace of its own. Needs root.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+use rulecast_bundle::nft::Family;
+use rulecast_bundle::{Change, Delta, Digest, Empty, FORMAT, GroupId, Head, Mode, Proto, Way};
+use rulecast_compiler::Compiler;
+use rulecast_compiler::model::{
+    DetectLocal, Endpoint, Node, Options, Pool, Service, ServicePort, Slice, SlicePort,
+};
+use rulecast_netlink::{Connection, Key};
+use rulecast_node::applier::{Applier, Report};
+use rulecast_node::nftables::Nftables;
+use rulecast_node::store::Store;
+use rustix::thread::UnshareFlags;
+
+fn in_namespace(test: impl FnOnce() + Send + 'static) {
+    let thread = std::thread::spawn(move || {
+        rustix::thread::unshare(UnshareFlags::NEWNET).expect("these tests need root, for network namespaces");
+        test();
+    });
+    if let Err(panic) = thread.join() {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+/// A controller's side: compiles and makes heads and deltas.
+struct Controller {
+    compiler: Compiler,
+    sequence: u64,
+}
+
+impl Controller {
+    fn new() -> Self {
+        let mut compiler = Compiler::default();
+        let pods = vec![(ip("10.0.0.0"), 8), (ip("fd00:10::"), 32)];
+        let options = Options { detect_local: DetectLocal::ClusterCidr(pods), ..Options::default() };
+        compiler.set_pool("default", Some(Pool { options, ..Pool::default() }));
+        compiler.set_node(
+            "n1",
+            Some(Node { addrs: vec![ip("192.168.0.1"), ip("fd00:1::1")], ..Node::default() }),
+        );
+        Self { compiler, sequence: 0 }
+    }
+
+    fn publish(&mut self) -> (Head, Vec<Change>) {
+        self.compiler.compile();
+        let changes = self.compiler.pool_mut("default").unwrap().take_changes();
+        self.sequence += 1;
+        let mut head = Head {
+            format: FORMAT,
+            min_applier: 1,
+            mode: Mode::Nftables,
+            epoch: 0,
+            sequence: self.sequence,
+            digest: String::new(),
+            checkpoint: String::new(),
+            delta: String::new(),
+        };
+        head.digest = head.expected_digest("default", self.root()).to_string();
+        (head, changes)
+    }
+
+    fn root(&self) -> Digest {
+        self.compiler.pools().next().unwrap().1.bundle().root()
+    }
+}
+
+fn deliver(controller: &mut Controller, applier: &mut Applier<Nftables>) -> Report {
+    let (head, changes) = controller.publish();
+    let delta = Delta { from: head.sequence - 1, to: head.sequence, previous: None, changes };
+    applier.offer(head, Way::Deltas(vec![delta])).unwrap()
+}
+
+fn applier(store: Option<Store>) -> Applier<Nftables> {
+    Applier::new("n1", "default", Mode::Nftables, Nftables::open().unwrap(), store)
+}
+
+fn service(vip: &str, keys: u8) -> Service {
+    let flag = |bit: u8| keys & bit != 0;
+    let node_port = flag(1).then(|| 30000 + u16::from(vip.as_bytes()[vip.len() - 1]));
+    Service {
+        cluster_ips: vec![ip(vip)],
+        ports: vec![ServicePort { name: String::new(), proto: Proto::Tcp, port: 80, node_port }],
+        load_balancer_ips: if flag(2) { vec![ip(&vip.replace("172.30", "5.5"))] } else { vec![] },
+        external_local: flag(4),
+        internal_local: flag(8),
+        affinity: flag(16).then_some(600),
+        source_ranges: if flag(32) { vec![(ip("203.0.113.0"), 24)] } else { vec![] },
+        ..Service::default()
+    }
+}
+
+fn slice(owner: &str, endpoints: &[(u8, bool)]) -> Slice {
+    let endpoints = endpoints.iter().map(|(n, own)| Endpoint {
+        node: Some(if *own { "n1".into() } else { "n2".into() }),
+        ..Endpoint::ready(ip(&format!("10.1.0.{n}")))
+    });
+    let ports = vec![SlicePort { name: String::new(), proto: Proto::Tcp, port: 8080 }];
+    Slice { service: owner.into(), ports, endpoints: endpoints.collect() }
+}
+
+/// A verdict map's content, with each target's endpoints as a set: what the kernel would do with a packet.
+type Behaviour = BTreeMap<(String, Vec<u8>), (String, BTreeSet<Vec<u8>>)>;
+
+const BALANCERS: [(&str, &str, u8); 4] = [
+    ("service-ips", "endpoints", 0),
+    ("outside-ips", "outside-endpoints", 1),
+    ("service-nodeports", "nodeport-endpoints", 2),
+    ("outside-nodeports", "outside-nodeport-endpoints", 3),
+];
+
+/// Reads the kernel. Fails when numbers are not 0 to N-1 of the chain they are for, or elements lead nowhere.
+fn kernel_behaviour(family: Family) -> Behaviour {
+    let mut connection = Connection::open().unwrap();
+    let mut behaviour = Behaviour::new();
+    for (verdicts, endpoints, _) in BALANCERS {
+        let mut members: BTreeMap<Vec<u8>, BTreeMap<u32, Vec<u8>>> = BTreeMap::new();
+        let list = connection
+            .elements(family, endpoints, Vec::new, |all, e| all.push((e.key.to_vec(), e.data.to_vec())))
+            .unwrap();
+        for (key, data) in list {
+            let (key, index) = key.split_at(key.len() - 4);
+            members
+                .entry(key.to_vec())
+                .or_default()
+                .insert(u32::from_ne_bytes(index.try_into().unwrap()), data);
+        }
+        let list = connection
+            .elements(family, verdicts, Vec::new, |all, e| {
+                all.push((e.key.to_vec(), e.verdict.unwrap().to_owned()))
+            })
+            .unwrap();
+        for (key, verdict) in list {
+            let members = members.remove(&key).unwrap_or_default();
+            if let Some((_, count)) = verdict.rsplit_once('-') {
+                let numbers: Vec<u32> = members.keys().copied().collect();
+                assert_eq!(
+                    numbers,
+                    (0..count.parse().unwrap()).collect::<Vec<u32>>(),
+                    "{verdicts} {key:?} {verdict}"
+                );
+            } else {
+                assert_eq!((verdict.as_str(), members.len()), ("drop", 0));
+            }
+            behaviour.insert((verdicts.to_owned(), key), (verdict, members.into_values().collect()));
+        }
+        assert!(members.is_empty(), "endpoints that no verdict leads to: {members:?}");
+    }
+    behaviour
+}
+
+/// What the view says the kernel should do.
+fn expected_behaviour(applier: &Applier<Nftables>, family: Family) -> Behaviour {
+    let view = applier.view();
+    let rules = view.rules(family).unwrap();
+    let mut behaviour = Behaviour::new();
+    let groups = view.targets().filter(|(id, _)| id.family() == family);
+    for (id, target) in groups {
+        let group = target.group().unwrap();
+        let members: BTreeSet<Vec<u8>> = target
+            .members()
+            .iter()
+            .map(|(e, _)| Key::new().addr(e.addr).port(e.port).as_bytes().to_vec())
+            .collect();
+        for key in &group.keys {
+            let balancer = &rules.balancers[usize::from(rules.lanes[usize::from(key.lane)].balancer)];
+            let chain = if group.affinity.is_some() {
+                &balancer.affinity.as_ref().unwrap().chain
+            } else {
+                &balancer.chain
+            };
+            let verdict = match (members.len(), group.empty) {
+                (0, Empty::Reject) => continue,
+                (0, Empty::Drop) => "drop".to_owned(),
+                (n, _) => format!("{chain}-{n}"),
+            };
+            behaviour.insert(
+                (balancer.verdicts.to_string(), kernel_key(id, key.addr, key.port)),
+                (verdict, members.clone()),
+            );
+        }
+    }
+    behaviour
+}
+
+fn kernel_key(id: &GroupId, addr: Option<IpAddr>, port: u16) -> Vec<u8> {
+    let key = addr.map_or(Key::new(), |a| Key::new().addr(a));
+    key.proto(id.proto as u8).port(port).as_bytes().to_vec()
+}
+
+fn keys_of(set: &str) -> BTreeSet<Vec<u8>> {
+    let mut connection = Connection::open().unwrap();
+    connection
+        .elements(Family::V4, set, BTreeSet::new, |all, e| {
+            all.insert([e.key, e.key_end].concat());
+        })
+        .unwrap()
+}
+
+const SETS: [&str; 12] = [
+    "cluster-ips",
+    "external-cluster-ips",
+    "external-local-ips",
+    "nodeports-cluster",
+    "nodeports-local",
+    "firewall-ips",
+    "firewall-ranges",
+    "hairpin-connections",
+    "nodeport-ips",
+    "remember",
+    "members",
+    "outside-members",
+];
+
+#[test]
+fn random_histories_leave_the_kernel_as_a_rebuild_would() {
+    in_namespace(|| {
+        let endpoints = proptest::collection::btree_map(1u8..30, any::<bool>(), 0..20);
+        let step =
+            (0u8..5, proptest::option::weighted(0.9, 0u8..64), proptest::option::weighted(0.9, endpoints));
+        let histories = proptest::collection::vec(step, 1..12);
+        let mut runner =
+            TestRunner::new(Config { cases: 40, failure_persistence: None, ..Config::default() });
+        let result = runner.run(&histories, |history| {
+            let mut controller = Controller::new();
+            let mut applier = applier(None);
+            for (n, keys, endpoints) in &history {
+                let name = format!("ns/s{n}");
+                controller
+                    .compiler
+                    .set_service(&name, keys.map(|keys| service(&format!("172.30.0.{n}"), keys)));
+                let list =
+                    endpoints.as_ref().map(|e| e.iter().map(|(n, own)| (*n, *own)).collect::<Vec<_>>());
+                controller.compiler.set_slice(&name, list.map(|list| slice(&name, &list)));
+                deliver(&mut controller, &mut applier);
+                prop_assert_eq!(kernel_behaviour(Family::V4), expected_behaviour(&applier, Family::V4));
+            }
+            let incremental = SETS.map(keys_of);
+            applier.rebuild().unwrap();
+            prop_assert_eq!(kernel_behaviour(Family::V4), expected_behaviour(&applier, Family::V4));
+            prop_assert_eq!(incremental, SETS.map(keys_of));
+            Ok(())
+        });
+        result.unwrap();
+    });
+}
+
+#[test]
+fn one_endpoint_change_costs_the_same_few_messages_whatever_the_size() {
+    in_namespace(|| {
+        let mut messages = Vec::new();
+        for services in [10u16, 1000] {
+            let mut controller = Controller::new();
+            let mut applier = applier(None);
+            for n in 0..services {
+                let (name, vip) = (format!("ns/s{n}"), format!("172.30.{}.{}", n / 250, n % 250));
+                controller.compiler.set_service(&name, Some(service(&vip, 0)));
+                controller
+                    .compiler
+                    .set_slice(&name, Some(slice(&name, &[(1, false), (2, false), (3, false)])));
+            }
+            assert!(deliver(&mut controller, &mut applier).rebuilt);
+            controller
+                .compiler
+                .set_slice("ns/s5", Some(slice("ns/s5", &[(1, false), (9, false), (3, false)])));
+            let replaced = deliver(&mut controller, &mut applier);
+            assert!(!replaced.rebuilt);
+            controller.compiler.set_slice("ns/s5", Some(slice("ns/s5", &[(9, false), (3, false)])));
+            let removed = deliver(&mut controller, &mut applier);
+            messages.push((
+                replaced.applied.messages,
+                replaced.applied.bytes,
+                removed.applied.messages,
+                removed.applied.bytes,
+            ));
+        }
+        assert_eq!(messages[0], messages[1]);
+        assert!(messages[0].0 <= 2 && messages[0].2 <= 4, "{messages:?}");
+    });
+}
+
+#[test]
+fn foreign_changes_are_noticed_named_and_repaired() {
+    in_namespace(|| {
+        let mut controller = Controller::new();
+        controller.compiler.set_service("ns/s1", Some(service("172.30.0.1", 7)));
+        controller.compiler.set_slice("ns/s1", Some(slice("ns/s1", &[(1, true), (2, false)])));
+        let mut applier = applier(None);
+        deliver(&mut controller, &mut applier);
+        assert!(applier.repair().unwrap().is_none(), "our own changes are not foreign");
+        let expected = kernel_behaviour(Family::V4);
+        for change in [
+            "flush ruleset",
+            "delete table ip rulecast",
+            "flush chain ip rulecast services",
+            "flush map ip rulecast endpoints",
+            "delete table ip6 rulecast",
+        ] {
+            let status = std::process::Command::new("nft").args(change.split(' ')).status();
+            assert!(status.expect("these tests need the nft tool").success(), "{change}");
+            let (why, _) = applier.repair().unwrap().unwrap_or_else(|| panic!("{change} went unnoticed"));
+            assert!(why.contains("rulecast") && why.contains("by nft (pid"), "{why}");
+            assert_eq!(kernel_behaviour(Family::V4), expected, "after {change}");
+            assert!(applier.repair().unwrap().is_none());
+        }
+        let status = std::process::Command::new("nft").args(["add", "table", "ip", "other"]).status();
+        assert!(status.unwrap().success());
+        assert!(applier.repair().unwrap().is_none(), "other people's tables are not ours");
+    });
+}
+
+#[test]
+fn a_restart_serves_from_disk_and_goes_on_with_deltas() {
+    in_namespace(|| {
+        let dir = tempfile::tempdir().unwrap();
+        let mut controller = Controller::new();
+        let mut first = applier(Some(Store::open(dir.path(), "default").unwrap()));
+        assert!(first.restore().unwrap().is_none());
+        for n in 1..20u8 {
+            controller.compiler.set_service("ns/s1", Some(service("172.30.0.1", 5)));
+            controller.compiler.set_slice("ns/s1", Some(slice("ns/s1", &[(n, true), (n + 1, false)])));
+            deliver(&mut controller, &mut first);
+        }
+        let (before, head) = (kernel_behaviour(Family::V4), first.head().cloned());
+        drop(first);
+        let mut second = applier(Some(Store::open(dir.path(), "default").unwrap()));
+        second.restore().unwrap().expect("a bundle on disk");
+        assert_eq!(second.head().map(|h| h.sequence), head.map(|h| h.sequence));
+        assert_eq!(kernel_behaviour(Family::V4), before);
+        controller.compiler.set_slice("ns/s1", None);
+        assert!(!deliver(&mut controller, &mut second).rebuilt);
+        assert_eq!(kernel_behaviour(Family::V4), expected_behaviour(&second, Family::V4));
+    });
+}
+
+#[test]
+fn a_refused_version_leaves_kernel_and_copy_alone() {
+    in_namespace(|| {
+        let mut controller = Controller::new();
+        controller.compiler.set_service("ns/s1", Some(service("172.30.0.1", 0)));
+        controller.compiler.set_slice("ns/s1", Some(slice("ns/s1", &[(1, true)])));
+        let mut applier = applier(None);
+        deliver(&mut controller, &mut applier);
+        let (before, head) = (kernel_behaviour(Family::V4), applier.head().cloned().unwrap());
+        controller.compiler.set_slice("ns/s1", Some(slice("ns/s1", &[(2, true)])));
+        let (good, changes) = controller.publish();
+        let delta = |changes: &[Change]| {
+            Way::Deltas(vec![Delta {
+                from: good.sequence - 1,
+                to: good.sequence,
+                previous: None,
+                changes: changes.to_vec(),
+            }])
+        };
+        for (what, bad, changes) in [
+            ("another digest", Head { digest: head.digest.clone(), ..good.clone() }, changes.as_slice()),
+            ("an older sequence", Head { sequence: 0, ..good.clone() }, &changes),
+            ("another epoch without digest", Head { epoch: 3, ..good.clone() }, &changes),
+            ("an unknown format", Head { format: 9, ..good.clone() }, &changes),
+            ("a missing change", good.clone(), &changes[1..]),
+            ("a change that does not fit", good.clone(), &[changes[0].clone(), changes[0].clone()]),
+        ] {
+            applier.offer(bad, delta(changes)).expect_err(what);
+            assert_eq!(applier.head(), Some(&head), "{what}");
+            assert_eq!(kernel_behaviour(Family::V4), before, "{what}");
+        }
+        applier.offer(good.clone(), delta(&changes)).unwrap();
+        assert_eq!(kernel_behaviour(Family::V4), expected_behaviour(&applier, Family::V4));
+    });
+}
