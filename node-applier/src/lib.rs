@@ -1,10 +1,18 @@
 //! The node applier as a library: everything but the command line.
 //!
 //! The watch ([`source`]) brings heads; [`applier::Applier`] verifies them, resolves them for this node ([`view`]),
-//! writes the kernel ([`backend`], [`nftables`]) and then the disk ([`store`]).
+//! writes the kernel ([`backend`], [`nftables`]) and then the disk ([`store`]). [`run`] ties it together and tells the
+//! world ([`status`], [`http`], [`report`]).
 
+pub mod addresses;
 pub mod applier;
 pub mod backend;
+pub mod http;
+pub mod metrics;
 pub mod nftables;
+pub mod report;
+pub mod run;
+pub mod source;
+pub mod status;
 pub mod store;
 pub mod view;

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use nix::sched::CloneFlags;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use rulecast_bundle::nft::Family;
@@ -15,11 +16,10 @@ use rulecast_netlink::{Connection, Key};
 use rulecast_node::applier::{Applier, Report};
 use rulecast_node::nftables::Nftables;
 use rulecast_node::store::Store;
-use rustix::thread::UnshareFlags;
 
 fn in_namespace(test: impl FnOnce() + Send + 'static) {
     let thread = std::thread::spawn(move || {
-        rustix::thread::unshare(UnshareFlags::NEWNET).expect("these tests need root, for network namespaces");
+        nix::sched::unshare(CloneFlags::CLONE_NEWNET).expect("these tests need root, for network namespaces");
         test();
     });
     if let Err(panic) = thread.join() {
@@ -135,7 +135,7 @@ fn kernel_behaviour(family: Family) -> Behaviour {
         }
         let list = connection
             .elements(family, verdicts, Vec::new, |all, e| {
-                all.push((e.key.to_vec(), e.verdict.unwrap().to_owned()))
+                all.push((e.key.to_vec(), e.verdict.unwrap().to_owned()));
             })
             .unwrap();
         for (key, verdict) in list {

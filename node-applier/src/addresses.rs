@@ -1,0 +1,23 @@
+//! The node's own addresses, which answer nodePorts where the pool says so.
+
+use std::net::IpAddr;
+
+use nix::ifaddrs::getifaddrs;
+
+/// All addresses of all interfaces that are not loopback, sorted.
+#[must_use]
+pub fn of_this_node() -> Vec<IpAddr> {
+    let mut addrs: Vec<IpAddr> = getifaddrs()
+        .into_iter()
+        .flatten()
+        .filter_map(|interface| {
+            let address = interface.address?;
+            let v4 = address.as_sockaddr_in().map(|a| IpAddr::from(a.ip()));
+            v4.or_else(|| address.as_sockaddr_in6().map(|a| a.ip().into()))
+        })
+        .filter(|addr| !addr.is_loopback())
+        .collect();
+    addrs.sort_unstable();
+    addrs.dedup();
+    addrs
+}

@@ -1,0 +1,151 @@
+//! The node applier.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use rulecast_bundle::Mode;
+use rulecast_node::applier::Applier;
+use rulecast_node::backend::BackendError;
+use rulecast_node::nftables::Nftables;
+use rulecast_node::run::Runner;
+use rulecast_node::source::Source;
+use rulecast_node::source::cluster::{self, Cluster};
+use rulecast_node::source::directory::Directory;
+use rulecast_node::status::Shared;
+use rulecast_node::store::Store;
+use rulecast_node::{http, report};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::{info, warn};
+
+mod args;
+
+use args::{Command, Options};
+
+/// As sysexits' "permission denied".
+const NO_PERMISSION: u8 = 77;
+
+fn main() -> ExitCode {
+    let command = match args::parse(lexopt::Parser::from_env()) {
+        Ok(command) => command,
+        Err(error) => {
+            eprintln!("rulecast-node: {error}\nTry 'rulecast-node --help'.");
+            return ExitCode::from(2);
+        }
+    };
+    let result = match command {
+        Command::Help => return print(args::HELP),
+        Command::Version => return print(concat!("rulecast-node ", env!("CARGO_PKG_VERSION"), "\n")),
+        Command::Cleanup => Nftables::open().and_then(|mut n| n.clean_up()).map_err(anyhow::Error::from),
+        Command::Run(options) => run(*options),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("rulecast-node: {error:#}");
+            let permission = matches!(
+                error.downcast_ref(),
+                Some(BackendError::Netlink(rulecast_netlink::Error::Permission))
+            );
+            if permission {
+                eprintln!(
+                    "Run it as root, or give the container the capability NET_ADMIN on the host network."
+                );
+                return ExitCode::from(NO_PERMISSION);
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// A closed pipe is the reader's choice.
+fn print(text: &str) -> ExitCode {
+    use std::io::Write as _;
+    let _closed = std::io::stdout().write_all(text.as_bytes());
+    ExitCode::SUCCESS
+}
+
+fn run(options: Options) -> anyhow::Result<()> {
+    let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    tracing_subscriber::fmt()
+        .with_max_level(options.log_level)
+        .with_writer(std::io::stderr)
+        .with_ansi(ansi)
+        .init();
+    // One thread: the work is one watch and small transactions, and memory is what the node has least of.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(start(options))
+}
+
+async fn start(options: Options) -> anyhow::Result<()> {
+    let node = node_name(options.node.clone())?;
+    let backend = Nftables::open()?;
+    let store = match Store::open(&options.state_dir, &options.pool) {
+        Ok(store) => Some(store),
+        Err(error) => {
+            warn!(%error, "nothing can be kept on disk: after a restart this node waits for its source; see --state-dir");
+            None
+        }
+    };
+    let applier = Applier::new(&node, &options.pool, Mode::Nftables, backend, store);
+    info!(node, pool = options.pool, version = env!("CARGO_PKG_VERSION"), "starting");
+    let shared = Shared::default();
+    if let Some(addr) = options.healthz {
+        tokio::spawn(http::serve(http::bind(addr).await?, shared.clone()));
+    }
+    if let Some(dir) = &options.bundle_dir {
+        let source = Directory::new(dir, &options.pool);
+        return follow(applier, source, shared, options.once).await;
+    }
+    let _already = rustls::crypto::ring::default_provider().install_default();
+    let client = cluster::client(config(options.kubeconfig.as_ref()).await?)?;
+    let source = Cluster::new(&client, &options.pool);
+    let report = report::run(client, node, options.pool, options.report_interval, shared.clone());
+    tokio::spawn(report);
+    follow(applier, source, shared, options.once).await
+}
+
+async fn follow(
+    applier: Applier<Nftables>,
+    source: impl Source,
+    shared: Shared,
+    once: bool,
+) -> anyhow::Result<()> {
+    let mut runner = Runner::new(applier, source, shared);
+    if let Err(error) = runner.restore() {
+        warn!(%error, "the last good bundle could not be written to the kernel; trying on");
+    }
+    if once {
+        return runner.run_once().await;
+    }
+    let mut term = signal(SignalKind::terminate())?;
+    let mut int = signal(SignalKind::interrupt())?;
+    runner
+        .run(async {
+            tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
+        })
+        .await;
+    info!("stopping; the rules stay in force");
+    Ok(())
+}
+
+fn node_name(option: Option<String>) -> anyhow::Result<String> {
+    let name = option.or_else(|| std::env::var("NODE_NAME").ok()).filter(|n| !n.is_empty());
+    let host = || std::fs::read_to_string("/proc/sys/kernel/hostname").map(|n| n.trim().to_lowercase());
+    name.map_or_else(host, Ok).context("this node's name is unknown: give --hostname-override")
+}
+
+async fn config(kubeconfig: Option<&PathBuf>) -> anyhow::Result<kube::Config> {
+    let config = match kubeconfig {
+        Some(path) => {
+            let file =
+                Kubeconfig::read_from(path).with_context(|| format!("--kubeconfig {}", path.display()))?;
+            kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?
+        }
+        None => kube::Config::infer().await.context(
+            "no API server: give --kubeconfig, or --bundle-dir to follow a directory, or run in a pod",
+        )?,
+    };
+    Ok(config)
+}

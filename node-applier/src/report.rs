@@ -1,0 +1,121 @@
+//! The node's RuleNode: which version it runs, and why not the newest.
+
+use std::time::{Duration, SystemTime};
+
+use k8s_openapi::jiff::Timestamp;
+use kube::Client;
+use kube::api::{Api, DynamicObject, Patch, PatchParams};
+use serde_json::{Value, json};
+use tracing::{debug, warn};
+
+use crate::source::cluster::{chain, resource};
+use crate::status::{Shared, State};
+
+/// How long a write may take.
+const TIMEOUT: Duration = Duration::from_secs(15);
+const MANAGER: &str = "rulecast-node";
+
+/// Writes RuleNode `node` when something changed: problems and their end at once, versions not more often than
+/// `interval`, since thousands of nodes write.
+pub async fn run(client: Client, node: String, pool: String, interval: Duration, shared: Shared) {
+    let api: Api<DynamicObject> = Api::all_with(client, &resource("RuleNode", "rulenodes"));
+    let mut reported: Option<State> = None;
+    let mut last = tokio::time::Instant::now();
+    let mut failing = false;
+    loop {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let state = shared.lock().0.clone();
+        let urgent = reported.as_ref().is_none_or(|r| {
+            r.problem.as_ref().map(|p| p.reason) != state.problem.as_ref().map(|p| p.reason)
+                || r.restored != state.restored
+        });
+        let changed = reported.as_ref() != Some(&state);
+        if !(changed && (urgent || last.elapsed() >= interval)) {
+            continue;
+        }
+        last = tokio::time::Instant::now();
+        match write(&api, &node, &pool, &state).await {
+            Ok(()) => {
+                (reported, failing) = (Some(state), false);
+                debug!("reported");
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut failing, true) {
+                    warn!(error = chain(&*error), "RuleNode {node} cannot be written; trying on");
+                }
+                // Not all at once when the API server comes back.
+                tokio::time::sleep(jitter(Duration::from_secs(5))).await;
+            }
+        }
+    }
+}
+
+/// A time between half of `mean` and one and a half of it.
+fn jitter(mean: Duration) -> Duration {
+    use std::hash::{BuildHasher as _, RandomState};
+    let random = RandomState::new().hash_one(0u8) % 1000;
+    mean / 2 + mean * u32::try_from(random).expect("below 1000") / 1000
+}
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+async fn write(api: &Api<DynamicObject>, node: &str, pool: &str, state: &State) -> Result<(), Failure> {
+    let params = PatchParams::apply(MANAGER).force();
+    let object = |status: Option<Value>| {
+        let mut object = json!({
+            "apiVersion": "rulecast.dev/v1alpha1", "kind": "RuleNode", "metadata": { "name": node },
+        });
+        if let Some(status) = status {
+            object["status"] = status;
+        }
+        Patch::Apply(object)
+    };
+    let status = object(Some(status(pool, state)));
+    let wrote = tokio::time::timeout(TIMEOUT, api.patch_status(node, &params, &status)).await?;
+    if let Err(kube::Error::Api(answer)) = &wrote
+        && answer.code == 404
+    {
+        tokio::time::timeout(TIMEOUT, api.patch(node, &params, &object(None))).await??;
+        tokio::time::timeout(TIMEOUT, api.patch_status(node, &params, &status)).await??;
+        return Ok(());
+    }
+    wrote?;
+    Ok(())
+}
+
+fn status(pool: &str, state: &State) -> Value {
+    let mut status = json!({
+        "pool": pool,
+        "mode": "nftables",
+        "version": env!("CARGO_PKG_VERSION"),
+        "restored": state.restored,
+    });
+    if let Some(head) = &state.head {
+        status["sequence"] = json!(head.sequence);
+        status["epoch"] = json!(head.epoch);
+        status["digest"] = json!(head.digest);
+    }
+    if let Some(at) = state.applied_at.and_then(time) {
+        status["appliedAt"] = json!(at);
+    }
+    if let Some(problem) = &state.problem {
+        status["error"] = json!({ "reason": problem.reason, "message": shorten(&problem.message) });
+        if let Some(since) = time(problem.since) {
+            status["error"]["since"] = json!(since);
+        }
+        if let Some(sequence) = problem.sequence {
+            status["error"]["sequence"] = json!(sequence);
+        }
+    }
+    status
+}
+
+/// RFC 3339 with microseconds, as Kubernetes writes a MicroTime.
+fn time(at: SystemTime) -> Option<String> {
+    Timestamp::try_from(at).ok().map(|t| format!("{t:.6}"))
+}
+
+/// The custom resource bounds messages.
+fn shorten(message: &str) -> String {
+    message.chars().take(1000).collect()
+}

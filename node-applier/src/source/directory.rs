@@ -1,0 +1,98 @@
+//! A directory as a controller writes it: `DIR/POOL/head.json` and `DIR/POOL/chunks/NAME`.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
+use rulecast_bundle::{ChunkId, Head, MAX_CHUNK};
+use tokio::sync::mpsc;
+
+use super::{Source, SourceError};
+
+/// The largest head file, in bytes: the inline delta and some words.
+const MAX_HEAD: u64 = 1 << 20;
+/// How often to look when notifications do not come, as on some network file systems.
+const POLL: Duration = Duration::from_secs(5);
+
+/// Watches a pool's folder.
+pub struct Directory {
+    dir: PathBuf,
+    events: mpsc::Receiver<()>,
+    watcher: Option<RecommendedWatcher>,
+    notify: mpsc::Sender<()>,
+    last: Option<Head>,
+}
+
+impl Directory {
+    /// Watches `dir/pool`, which need not exist yet.
+    #[must_use]
+    pub fn new(dir: &Path, pool: &str) -> Self {
+        // One pending event is enough: it says "look again".
+        let (notify, events) = mpsc::channel(1);
+        let mut this = Self { dir: dir.join(pool), events, watcher: None, notify, last: None };
+        this.watch();
+        this
+    }
+
+    fn watch(&mut self) {
+        let notify = self.notify.clone();
+        let watcher = notify::recommended_watcher(move |_| {
+            // Full: somebody is about to look anyway.
+            let _full = notify.try_send(());
+        });
+        self.watcher =
+            watcher.ok().and_then(|mut w| w.watch(&self.dir, RecursiveMode::NonRecursive).ok().map(|()| w));
+    }
+
+    fn read_head(&self) -> Result<Option<Head>, SourceError> {
+        let path = self.dir.join("head.json");
+        let Some(bytes) = read(&path, MAX_HEAD)? else { return Ok(None) };
+        serde_json::from_slice(&bytes)
+            .map(Some)
+            .map_err(|e| SourceError::Malformed { what: path.display().to_string(), why: e.to_string() })
+    }
+}
+
+/// Reads a file of bounded size; none when it is not there.
+fn read(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, SourceError> {
+    let mut bytes = Vec::new();
+    let result = File::open(path).and_then(|f| f.take(limit).read_to_end(&mut bytes));
+    match result {
+        Ok(_) => Ok(Some(bytes)),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(SourceError::Io { path: path.to_owned(), source }),
+    }
+}
+
+impl Source for Directory {
+    async fn next(&mut self) -> Result<Head, SourceError> {
+        loop {
+            if self.watcher.is_none() {
+                self.watch();
+            }
+            let head = self.read_head();
+            let news = match &head {
+                Ok(head) => *head != self.last,
+                Err(_) => true,
+            };
+            if news {
+                let head = head.inspect_err(|_| self.last = None);
+                // What is there now is remembered before it is handed out: a caller may drop this future only while
+                // it waits.
+                if let Some(head) = head? {
+                    self.last = Some(head.clone());
+                    return Ok(head);
+                }
+            }
+            let _timed_out = tokio::time::timeout(POLL, self.events.recv()).await;
+        }
+    }
+
+    async fn chunk(&self, id: ChunkId) -> Result<Vec<u8>, SourceError> {
+        let path = self.dir.join("chunks").join(id.to_string());
+        let missing = || SourceError::Io { path: path.clone(), source: std::io::ErrorKind::NotFound.into() };
+        read(&path, MAX_CHUNK as u64 + 1)?.ok_or_else(missing)
+    }
+}
