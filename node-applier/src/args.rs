@@ -110,7 +110,7 @@ pub(crate) fn parse(mut parser: lexopt::Parser) -> Result<Command, lexopt::Error
                     if text.is_empty() { None } else { Some(text.parse().map_err(|_| address(&text))?) };
             }
             Long("report-interval") => {
-                options.report_interval = Duration::from_secs(parser.value()?.parse()?)
+                options.report_interval = Duration::from_secs(parser.value()?.parse()?);
             }
             Long("once") => options.once = true,
             Long("log-level") => options.log_level = parser.value()?.parse()?,

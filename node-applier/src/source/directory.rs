@@ -16,9 +16,11 @@ const MAX_HEAD: u64 = 1 << 20;
 /// How often to look when notifications do not come, as on some network file systems.
 const POLL: Duration = Duration::from_secs(5);
 
-/// Watches a pool's folder.
+/// Watches a pool's folder, or while it is not there the folder that it will be in.
 pub struct Directory {
+    parent: PathBuf,
     dir: PathBuf,
+    watched: PathBuf,
     events: mpsc::Receiver<()>,
     watcher: Option<RecommendedWatcher>,
     notify: mpsc::Sender<()>,
@@ -31,7 +33,15 @@ impl Directory {
     pub fn new(dir: &Path, pool: &str) -> Self {
         // One pending event is enough: it says "look again".
         let (notify, events) = mpsc::channel(1);
-        let mut this = Self { dir: dir.join(pool), events, watcher: None, notify, last: None };
+        let mut this = Self {
+            parent: dir.to_owned(),
+            dir: dir.join(pool),
+            watched: PathBuf::new(),
+            events,
+            watcher: None,
+            notify,
+            last: None,
+        };
         this.watch();
         this
     }
@@ -42,8 +52,10 @@ impl Directory {
             // Full: somebody is about to look anyway.
             let _full = notify.try_send(());
         });
-        self.watcher =
-            watcher.ok().and_then(|mut w| w.watch(&self.dir, RecursiveMode::NonRecursive).ok().map(|()| w));
+        self.watched.clone_from(if self.dir.is_dir() { &self.dir } else { &self.parent });
+        let watch =
+            |mut w: RecommendedWatcher| w.watch(&self.watched, RecursiveMode::NonRecursive).ok().map(|()| w);
+        self.watcher = watcher.ok().and_then(watch);
     }
 
     fn read_head(&self) -> Result<Option<Head>, SourceError> {
@@ -69,7 +81,7 @@ fn read(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, SourceError> {
 impl Source for Directory {
     async fn next(&mut self) -> Result<Head, SourceError> {
         loop {
-            if self.watcher.is_none() {
+            if self.watcher.is_none() || (self.watched != self.dir && self.dir.is_dir()) {
                 self.watch();
             }
             let head = self.read_head();

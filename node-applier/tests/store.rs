@@ -1,0 +1,126 @@
+//! The last good bundle on disk, under damage.
+
+use std::fs;
+use std::net::IpAddr;
+use std::path::Path;
+
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use proptest::prelude::*;
+use rulecast_bundle::{
+    Bundle, Change, Delta, FORMAT, GroupId, GroupKind, Head, Key, Member, Mode, Proto, Replica, Scope, Value,
+    Way,
+};
+use rulecast_node::store::Store;
+
+fn member(n: u16) -> Change {
+    let group =
+        GroupId { addr: IpAddr::from([10, 96, 0, 1]), port: 80, proto: Proto::Tcp, kind: GroupKind::Cluster };
+    let addr = IpAddr::from([10, 1, n.to_be_bytes()[0], n.to_be_bytes()[1]]);
+    let key = Key::Member { group, scope: Scope::All, port: 80, addr };
+    Change { key, value: Some(Value::Member(Member::default())) }
+}
+
+/// Versions 1 to `count`, each with one member more, kept one after the other.
+fn history(dir: &Path, count: u16) -> Result<Vec<rulecast_bundle::Digest>, rulecast_node::store::StoreError> {
+    let mut store = Store::open(dir, "p").unwrap();
+    let mut replica = Replica::new("p", Mode::Nftables);
+    let mut roots = vec![Bundle::default().root()];
+    for n in 1..=count {
+        let mut target = Bundle::default();
+        let _ = target.apply(&(1..=n).map(member).collect::<Vec<_>>()).unwrap();
+        let mut head = Head {
+            format: FORMAT,
+            min_applier: 1,
+            mode: Mode::Nftables,
+            epoch: 0,
+            sequence: n.into(),
+            digest: String::new(),
+            checkpoint: String::new(),
+            delta: String::new(),
+        };
+        head.digest = head.expected_digest("p", target.root()).to_string();
+        let delta = Delta { from: u64::from(n) - 1, to: n.into(), previous: None, changes: vec![member(n)] };
+        let step = replica.advance(head, Way::Deltas(vec![delta])).unwrap();
+        store.keep(&replica, step.changes.as_deref())?;
+        roots.push(target.root());
+    }
+    Ok(roots)
+}
+
+fn load(dir: &Path) -> Option<Replica> {
+    Store::open(dir, "p").unwrap().load("p", Mode::Nftables).ok().flatten()
+}
+
+#[test]
+fn what_was_kept_comes_back() {
+    let dir = tempfile::tempdir().unwrap();
+    assert!(load(dir.path()).is_none());
+    let roots = history(dir.path(), 9).unwrap();
+    let replica = load(dir.path()).unwrap();
+    assert_eq!((replica.head().unwrap().sequence, replica.bundle().root()), (9, roots[9]));
+    let mode =
+        std::os::unix::fs::PermissionsExt::mode(&fs::metadata(dir.path().join("p")).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o700);
+    assert!(Store::open(dir.path(), "p").unwrap().load("p", Mode::Ipvs).is_err(), "another mode's bundle");
+    fs::rename(dir.path().join("p"), dir.path().join("q")).unwrap();
+    assert!(
+        Store::open(dir.path(), "q").unwrap().load("q", Mode::Nftables).is_err(),
+        "another pool's bundle"
+    );
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 128, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn damage_leads_to_an_older_whole_version_or_to_none(
+        file in prop_oneof![Just("base"), Just("log")],
+        at in any::<prop::sample::Index>(),
+        bit in 0u8..8,
+        truncate in any::<bool>(),
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        let roots = history(dir.path(), 6).unwrap();
+        let path = dir.path().join("p").join(file);
+        let mut bytes = fs::read(&path).unwrap();
+        let position = at.index(bytes.len());
+        if truncate {
+            bytes.truncate(position);
+        } else {
+            bytes[position] ^= 1 << bit;
+        }
+        fs::write(&path, bytes).unwrap();
+        if let Some(replica) = load(dir.path()) {
+            let sequence = usize::try_from(replica.head().unwrap().sequence).unwrap();
+            prop_assert_eq!(replica.bundle().root(), roots[sequence]);
+        } else {
+            prop_assert_eq!(file, "base");
+        }
+        // Whatever was found, the next versions are kept and come back.
+        let roots = history(dir.path(), 3).unwrap();
+        prop_assert_eq!(load(dir.path()).unwrap().bundle().root(), roots[3]);
+    }
+}
+
+#[test]
+fn a_full_disk_loses_nothing_that_was_kept() {
+    let thread = std::thread::spawn(|| {
+        unshare(CloneFlags::CLONE_NEWNS).expect("this test needs root, to mount a small disk");
+        let none: Option<&str> = None;
+        mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        mount(Some("tmpfs"), dir.path(), Some("tmpfs"), MsFlags::empty(), Some("size=64k")).unwrap();
+        history(dir.path(), 5).unwrap();
+        let filler = dir.path().join("filler");
+        fs::write(&filler, vec![0u8; 1 << 20]).unwrap_err();
+        let full = history(dir.path(), 2).unwrap_err();
+        assert!(full.to_string().contains("No space left"), "{full}");
+        let kept = load(dir.path()).expect("the version from before is still whole");
+        assert_eq!(kept.head().unwrap().sequence, 5);
+        fs::remove_file(&filler).unwrap();
+        let roots = history(dir.path(), 7).unwrap();
+        assert_eq!(load(dir.path()).unwrap().bundle().root(), roots[7]);
+    });
+    thread.join().unwrap();
+}
