@@ -9,6 +9,7 @@ use std::fs;
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::thread::sleep;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
@@ -48,6 +49,8 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     copy_manifests(&options.manifests, &manifests)?;
     let bundles = options.keep.clone().unwrap_or_else(|| work.path().join("bundles"));
     say("rulecast demo: one node, four backends and a client, in a network namespace of their own\n");
+    // The applier notices a folder that appears, but not one whose parent does.
+    fs::create_dir_all(&bundles)?;
     let network = Network::new(&["10.244.1.1", "10.244.1.2", "10.244.1.3", "10.244.1.4"])?;
     let mut kernel = Kernel::open()?;
     let mut programs = Programs::start(&manifests, &bundles, work.path(), options.verbose)?;
@@ -124,6 +127,8 @@ fn change(
     kernel: &mut Kernel,
     programs: &mut Programs,
 ) -> anyhow::Result<()> {
+    // A change after a quiet second is published at once; right after another it would wait for the second to end.
+    sleep(Duration::from_millis(1100));
     let before = Published::read(bundles)?.sequence;
     // As an editor or `git checkout` does it: the new file appears whole.
     let new = manifests.join(".new");
