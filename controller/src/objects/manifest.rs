@@ -1,0 +1,154 @@
+//! Files of manifests: YAML with many documents, lists as `kubectl get -o yaml` prints them, and JSON.
+
+use std::path::{Path, PathBuf};
+
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::{
+    Convert, ConvertError, Kind, Object, ObjectId, RawNode, RawPool, RawService, RawServiceCidr, RawSlice,
+    key,
+};
+
+/// A manifest that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}: document {document}{}: {problem}", path.display(), id.as_ref().map(|id| format!(": {id}")).unwrap_or_default())]
+pub struct ManifestError {
+    /// The file.
+    pub path: PathBuf,
+    /// Which of its documents, from 1.
+    pub document: usize,
+    /// The object, if it is known: then only that one is in doubt, else the whole file.
+    pub id: Option<ObjectId>,
+    /// What is wrong, beginning with the field if it is known.
+    pub problem: String,
+}
+
+/// Reads a file of manifests. Kinds that do not concern us are left out.
+#[must_use]
+pub fn parse_manifests(text: &str, path: &Path) -> Vec<Result<Object, ManifestError>> {
+    let json = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("json"));
+    let documents = if json { vec![(1, text)] } else { documents(text) };
+    let mut out = Vec::new();
+    for (document, text) in documents {
+        let value = if json { read_json(text) } else { read_yaml(text) };
+        let mut push = |result: Result<Object, (Option<ObjectId>, String)>| {
+            let path = path.to_owned();
+            out.push(result.map_err(|(id, problem)| ManifestError { path, document, id, problem }));
+        };
+        match value {
+            Ok(value) => read(value, &mut push),
+            Err(problem) => push(Err((None, problem))),
+        }
+    }
+    out
+}
+
+/// Splits at lines that begin with `---`, which YAML lets stand for nothing else, wherever they are. Done here and not by
+/// the parser so that one broken document does not hide the others. Documents of blanks and comments are left out, but
+/// counted.
+fn documents(text: &str) -> Vec<(usize, &str)> {
+    let mut parts = Vec::new();
+    let (mut start, mut at) = (0, 0);
+    for line in text.split_inclusive('\n') {
+        let marker = line.strip_prefix("---").is_some_and(|rest| rest.trim_start().len() < rest.len());
+        if marker || line == "---" {
+            parts.push(&text[start..at]);
+            // What follows the marker on its line belongs to the document.
+            start = at + 3;
+        }
+        at += line.len();
+    }
+    parts.push(&text[start..]);
+    // A marker at the very beginning, after comments at most, ends no document.
+    let blank =
+        |part: &str| part.lines().all(|l| l.trim().is_empty() || l.trim_start().starts_with(['#', '%']));
+    if parts.len() > 1 && blank(parts[0]) {
+        parts.remove(0);
+    }
+    parts.into_iter().enumerate().map(|(i, part)| (i + 1, part)).filter(|(_, part)| !blank(part)).collect()
+}
+
+fn read_json(text: &str) -> Result<Value, String> {
+    serde_json::from_str(text).map_err(|e| format!("not JSON: {e}"))
+}
+
+fn read_yaml(text: &str) -> Result<Value, String> {
+    // The parser's usual limits are below what `kubectl get -A -o yaml` of a large cluster prints. The file's own size is
+    // the limit here; those on aliases, which multiply, stay.
+    let options = serde_saphyr::options! {
+        budget: serde_saphyr::budget! {
+            max_events: usize::MAX, max_nodes: usize::MAX, max_total_scalar_bytes: usize::MAX,
+        },
+        with_snippet: false,
+        // A node called `n` is not false.
+        strict_booleans: true,
+    };
+    serde_saphyr::from_str_with_options(text, options).map_err(|e| format!("not YAML: {e}"))
+}
+
+type Problem = (Option<ObjectId>, String);
+
+fn read(value: Value, push: &mut impl FnMut(Result<Object, Problem>)) {
+    let text = |field: &str| value.get(field).and_then(Value::as_str);
+    let (Some(kind), Some(version)) = (text("kind"), text("apiVersion")) else {
+        push(Err((None, "it has no kind and apiVersion: not a Kubernetes manifest, or cut off".to_owned())));
+        return;
+    };
+    let group = version.split_once('/').map_or("", |(group, _)| group);
+    if kind.ends_with("List") && value.get("items").is_some() {
+        let Value::Object(mut list) = value else { return };
+        match list.remove("items") {
+            Some(Value::Array(items)) => items.into_iter().for_each(|item| read(item, push)),
+            Some(Value::Null) | None => {}
+            Some(_) => push(Err((None, "items: not a list".to_owned()))),
+        }
+        return;
+    }
+    // Of the groups that we read, everything has a name; what has none was cut off before it.
+    let ours = matches!(group, "" | "discovery.k8s.io" | "networking.k8s.io" | rulecast_api::GROUP);
+    if ours && value.pointer("/metadata/name").is_none() {
+        push(Err((None, format!("{kind}: metadata.name: missing; perhaps the file is cut off"))));
+        return;
+    }
+    let known = match (group, kind) {
+        ("", "Service") => typed::<RawService>(value),
+        ("", "Node") => typed::<RawNode>(value),
+        ("discovery.k8s.io", "EndpointSlice") => typed::<RawSlice>(value),
+        ("networking.k8s.io", "ServiceCIDR") => typed::<RawServiceCidr>(value),
+        (rulecast_api::GROUP, "RulePool") => typed::<RawPool>(value),
+        _ => {
+            tracing::debug!(kind, version, "a manifest of no concern");
+            return;
+        }
+    };
+    push(known);
+}
+
+fn typed<T: Convert + DeserializeOwned>(value: Value) -> Result<Object, Problem> {
+    let metadata = value.get("metadata");
+    let field = |name: &str| metadata.and_then(|m| m.get(name)).and_then(Value::as_str).map(str::to_owned);
+    let Some(name) = field("name").filter(|name| !name.is_empty()) else {
+        return Err((None, format!("{}: metadata.name: missing", T::KIND)));
+    };
+    let named = k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta {
+        name: Some(name),
+        namespace: field("namespace"),
+        ..Default::default()
+    };
+    let id = ObjectId::new(T::KIND, key(T::KIND, &named));
+    match serde_path_to_error::deserialize::<_, T>(value) {
+        Ok(raw) => raw
+            .convert()
+            .map_err(|ConvertError { field, problem, id }| (Some(id), format!("{field}: {problem}"))),
+        Err(error) => Err((Some(id), format!("{}: {}", error.path(), error.inner()))),
+    }
+}
+
+impl ManifestError {
+    /// What the problem is about: the object, or the file.
+    #[must_use]
+    pub fn subject(&self) -> ObjectId {
+        self.id.clone().unwrap_or_else(|| ObjectId::new(Kind::File, self.path.display().to_string()))
+    }
+}

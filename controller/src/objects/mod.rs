@@ -1,0 +1,116 @@
+//! The Kubernetes objects that the controller reads: only their fields of interest, and how they become the compiler's
+//! input.
+
+mod convert;
+mod manifest;
+mod node;
+mod pool;
+mod service;
+mod service_cidr;
+mod slice;
+mod text;
+
+use std::fmt;
+
+use rulecast_compiler::model::{Node, Prefix, Service, Slice};
+
+pub use convert::ConvertError;
+pub(crate) use convert::{Convert, key};
+pub use manifest::{ManifestError, parse_manifests};
+pub(crate) use node::RawNode;
+pub(crate) use pool::RawPool;
+pub use pool::{ALLOW_SHRINK, DEFAULT_POOL, PoolConfig};
+pub(crate) use service::{PROXY_NAME, RawService};
+pub(crate) use service_cidr::RawServiceCidr;
+pub(crate) use slice::{HEADLESS, RawSlice};
+
+/// The kinds of objects that are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// `RulePool` of rulecast.dev.
+    RulePool,
+    /// `ServiceCIDR` of networking.k8s.io.
+    ServiceCidr,
+    /// `Node`.
+    Node,
+    /// `Service`.
+    Service,
+    /// `EndpointSlice` of discovery.k8s.io.
+    EndpointSlice,
+    /// A file of manifests that cannot be read as such; its name is its path.
+    File,
+}
+
+impl Kind {
+    /// The kind as Kubernetes writes it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::RulePool => "RulePool",
+            Self::ServiceCidr => "ServiceCIDR",
+            Self::Node => "Node",
+            Self::Service => "Service",
+            Self::EndpointSlice => "EndpointSlice",
+            Self::File => "file",
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Names an object.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ObjectId {
+    /// Its kind.
+    pub kind: Kind,
+    /// `namespace/name`, or the name alone when it is cluster-scoped.
+    pub name: String,
+}
+
+impl ObjectId {
+    /// Names an object.
+    pub fn new(kind: Kind, name: impl Into<String>) -> Self {
+        Self { kind, name: name.into() }
+    }
+}
+
+impl fmt::Display for ObjectId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.kind, self.name)
+    }
+}
+
+/// An object, converted.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Object {
+    /// Which one it is.
+    pub id: ObjectId,
+    /// What it says.
+    pub content: Content,
+    /// What of it was left out, and why; each names the field.
+    pub warnings: Vec<String>,
+}
+
+/// What an object says.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Content {
+    /// Nothing that concerns us, such as a headless Service.
+    Ignored,
+    /// A pool.
+    Pool(Box<PoolConfig>),
+    /// Ranges of cluster IPs.
+    ServiceCidr(Vec<Prefix>),
+    /// A Node.
+    Node(Node),
+    /// A Service.
+    Service(Service),
+    /// An EndpointSlice.
+    Slice(Slice),
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,155 @@
+//! RulePools.
+
+use std::time::Duration;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
+use kube::ResourceExt as _;
+use rulecast_api::{Approval, DetectLocalMode, Mode, PoolOptions, RulePool};
+use rulecast_compiler::model::{DetectLocal, NodePortAddresses, Options, Pool, Prefix};
+
+use super::convert::{Convert, Wrong};
+use super::{Content, Kind, text};
+
+/// The pool that is used when a directory of manifests has none.
+pub const DEFAULT_POOL: &str = "default";
+/// The annotation on a RulePool that lets one publication through which loses many Services: its value is the sequence
+/// that is published now, so it is used up by that publication.
+pub const ALLOW_SHRINK: &str = "rulecast.dev/allow-shrink";
+
+pub(crate) type RawPool = RulePool;
+
+/// A pool's configuration.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PoolConfig {
+    /// What the compiler needs. The cluster's ServiceCIDRs are not yet in its options.
+    pub pool: Pool,
+    /// The shortest time between two publications.
+    pub publish_interval: Duration,
+    /// The sequence on top of which a publication may lose many Services. See [`ALLOW_SHRINK`].
+    pub allow_shrink: Option<u64>,
+    /// `metadata.generation`.
+    pub generation: Option<i64>,
+    /// `status.conditions` as they were read: times of transition outlive a restart.
+    pub conditions: Vec<Condition>,
+}
+
+impl Default for PoolConfig {
+    fn default() -> Self {
+        Self {
+            pool: Pool::default(),
+            publish_interval: Duration::from_secs(1),
+            allow_shrink: None,
+            generation: None,
+            conditions: Vec::new(),
+        }
+    }
+}
+
+impl Convert for RulePool {
+    const KIND: Kind = Kind::RulePool;
+
+    fn metadata(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+
+    fn content(self, warnings: &mut Vec<String>) -> Result<Content, Wrong> {
+        // The name becomes a folder's, and no API server may have checked it.
+        let name = self.name_any();
+        let edge = |b: Option<u8>| b.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+        let label = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+        let bytes = name.as_bytes();
+        if bytes.len() > 63
+            || !edge(bytes.first().copied())
+            || !edge(bytes.last().copied())
+            || !bytes.iter().copied().all(label)
+        {
+            let problem = "must be a DNS label: at most 63 characters of a-z, 0-9 and '-'";
+            return Err(Wrong::new("metadata.name", problem));
+        }
+        let publish_interval = self.spec.publish_interval.get();
+        if !(Duration::from_millis(100)..=Duration::from_secs(10)).contains(&publish_interval) {
+            return Err(Wrong::new("spec.publishInterval", "must be from 100ms to 10s"));
+        }
+        for (asked, what) in [
+            (self.spec.approval != Approval::Automatic, "approval: Manual"),
+            (self.spec.hold, "hold"),
+            (self.spec.pinned_revision.is_some(), "pinnedRevision"),
+            (self.spec.promotion.is_some(), "promotion"),
+        ] {
+            if asked {
+                let problem = "this controller does not know it yet; changes go live at once";
+                warnings.push(format!("spec.{what}: {problem}"));
+            }
+        }
+        let allow_shrink = self.annotations().get(ALLOW_SHRINK).map(|v| v.trim().parse()).transpose();
+        let allow_shrink = allow_shrink.map_err(|_| {
+            let field = format!("metadata.annotations[{ALLOW_SHRINK}]");
+            Wrong::new(field, "must be the sequence that is published now, such as \"42\"")
+        })?;
+        Ok(Content::Pool(Box::new(PoolConfig {
+            pool: Pool {
+                options: options(self.spec.mode, &self.spec.options)?,
+                node_selector: self.spec.node_selector,
+            },
+            publish_interval,
+            allow_shrink,
+            generation: self.metadata.generation,
+            conditions: self.status.map(|s| s.conditions).unwrap_or_default(),
+        })))
+    }
+}
+
+fn options(mode: Mode, given: &PoolOptions) -> Result<Options, Wrong> {
+    if given.masquerade_bit > 31 {
+        return Err(Wrong::new("spec.masqueradeBit", "must be from 0 to 31"));
+    }
+    Ok(Options {
+        mode: match mode {
+            Mode::Nftables => rulecast_bundle::Mode::Nftables,
+            Mode::Iptables => rulecast_bundle::Mode::Iptables,
+            Mode::Ipvs => rulecast_bundle::Mode::Ipvs,
+        },
+        detect_local: detect_local(given)?,
+        masquerade_all: given.masquerade_all,
+        masquerade_bit: given.masquerade_bit,
+        node_port_addresses: node_port_addresses(mode, &given.node_port_addresses)?,
+        service_cidrs: prefixes("spec.serviceCIDRs", given.service_cidrs.iter().map(String::as_str))?
+            .into_iter()
+            .collect(),
+        allow_external_ips: given.allow_service_external_ips,
+    })
+}
+
+fn detect_local(given: &PoolOptions) -> Result<DetectLocal, Wrong> {
+    match given.detect_local_mode {
+        DetectLocalMode::ClusterCIDR if given.cluster_cidr.trim().is_empty() => Ok(DetectLocal::None),
+        DetectLocalMode::ClusterCIDR => {
+            Ok(DetectLocal::ClusterCidr(prefixes("spec.clusterCIDR", given.cluster_cidr.split(','))?))
+        }
+        // Taking them for "none" would show only as lost source addresses.
+        other => Err(Wrong::new(
+            "spec.detectLocalMode",
+            format!("{other:?} is not supported yet; use ClusterCIDR with spec.clusterCIDR"),
+        )),
+    }
+}
+
+fn node_port_addresses(mode: Mode, given: &[String]) -> Result<NodePortAddresses, Wrong> {
+    match given {
+        [] if mode != Mode::Nftables => Ok(NodePortAddresses::All),
+        [] => Ok(NodePortAddresses::Only { primary: true, prefixes: Vec::new() }),
+        [word] if word == "primary" => Ok(NodePortAddresses::Only { primary: true, prefixes: Vec::new() }),
+        cidrs => {
+            let prefixes = prefixes("spec.nodePortAddresses", cidrs.iter().map(String::as_str))?;
+            Ok(NodePortAddresses::Only { primary: false, prefixes })
+        }
+    }
+}
+
+fn prefixes<'a>(field: &str, texts: impl Iterator<Item = &'a str>) -> Result<Vec<Prefix>, Wrong> {
+    let read = |(i, cidr): (usize, &str)| {
+        text::prefix(cidr)
+            .ok_or_else(|| Wrong::new(format!("{field}[{i}]"), format!("{cidr:?} is not a CIDR")))
+    };
+    texts.enumerate().map(read).collect()
+}

@@ -1,0 +1,144 @@
+//! Reading what is published, after a start, a conflict or a failure with unknown outcome.
+
+use std::collections::BTreeSet;
+
+use rulecast_bundle::{
+    Bundle, CatchUp, ChunkId, DecodeError, Delta, Head, Index, Key, Refusal, Replica, Value,
+};
+
+use super::PublishError;
+use super::published::{CheckpointRef, Published};
+use crate::sink::{Sink, SinkError, Version};
+
+/// What was found.
+pub enum Found {
+    /// No head.
+    Nothing,
+    /// A bundle that is what its head says.
+    Sound(Box<Published>, Box<Replica>),
+    /// A head that does not lead to a bundle.
+    Damaged {
+        /// The highest sequence that nodes can have taken.
+        sequence: u64,
+        /// Its epoch.
+        epoch: u64,
+        /// The head's version, to replace it.
+        version: Version,
+        /// What is wrong.
+        problem: String,
+    },
+}
+
+/// How reading can fail: for now, or for good.
+pub(super) enum Damage {
+    Passing(PublishError),
+    Damaged(String),
+}
+
+impl From<SinkError> for Damage {
+    fn from(error: SinkError) -> Self {
+        match error {
+            SinkError::Missing(_) => Self::Damaged(error.to_string()),
+            other => Self::Passing(other.into()),
+        }
+    }
+}
+
+impl From<DecodeError> for Damage {
+    fn from(error: DecodeError) -> Self {
+        Self::Damaged(error.to_string())
+    }
+}
+
+/// Reads what is published for a pool.
+pub async fn load<S: Sink>(sink: &S, pool: &str) -> Result<Found, PublishError> {
+    let (head, version) = match sink.read_head(pool).await {
+        Ok(None) => return Ok(Found::Nothing),
+        Ok(Some(found)) => found,
+        Err(SinkError::Damaged { version, problem, .. }) => {
+            let sequence = highest_sequence(sink, pool).await?;
+            return Ok(Found::Damaged { sequence, epoch: 0, version, problem });
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let (sequence, epoch) = (head.sequence, head.epoch);
+    match follow(sink, pool, head, version.clone()).await {
+        Ok((published, replica)) => Ok(Found::Sound(Box::new(published), Box::new(replica))),
+        Err(Damage::Passing(error)) => Err(error),
+        Err(Damage::Damaged(problem)) => Ok(Found::Damaged { sequence, epoch, version, problem }),
+    }
+}
+
+async fn follow<S: Sink>(
+    sink: &S,
+    pool: &str,
+    head: Head,
+    version: Version,
+) -> Result<(Published, Replica), Damage> {
+    let mut replica = Replica::new(pool, head.mode);
+    replica.admit(&head).map_err(|refusal| match refusal {
+        Refusal::Version { .. } => {
+            let problem = format!("format {}, for appliers from version {}", head.format, head.min_applier);
+            Damage::Passing(PublishError::Newer { pool: pool.to_owned(), problem })
+        }
+        other => Damage::Damaged(other.to_string()),
+    })?;
+    let mut catch_up = CatchUp::new(&head, None)?;
+    let mut read: Vec<(ChunkId, Vec<u8>)> = Vec::new();
+    while let Some(id) = catch_up.need() {
+        let bytes = sink.read_chunk(pool, id).await?;
+        catch_up.supply(bytes.clone())?;
+        read.push((id, bytes));
+    }
+    let way = catch_up.finish()?;
+    let inline = head.delta_bytes()?;
+    replica.advance(head.clone(), way).map_err(|refusal| Damage::Damaged(refusal.to_string()))?;
+
+    let (index_id, index_bytes) = read.first().expect("without a version of its own the index is read first");
+    let index = Index::decode(index_bytes)?;
+    let of_checkpoint = |id: &ChunkId| id == index_id || index.chunks.contains(id);
+    let bytes = read.iter().filter(|(id, _)| of_checkpoint(id)).map(|(_, bytes)| bytes.len()).sum();
+    // The deltas were read newest first.
+    let deltas = read.iter().rev().filter(|(id, _)| !of_checkpoint(id));
+    let (mut tail, sizes): (Vec<ChunkId>, Vec<usize>) = deltas.map(|(id, bytes)| (*id, bytes.len())).unzip();
+    let mut tail_bytes: usize = sizes.iter().sum();
+    let unsaved = inline.filter(|_| head.sequence > index.sequence);
+    if let Some(delta) = &unsaved {
+        // Its chunk may have been written or not; writing it again does no harm.
+        tail.push(ChunkId::of(delta));
+        tail_bytes += delta.len();
+    }
+    let checkpoint =
+        CheckpointRef { sequence: index.sequence, index: *index_id, chunks: index.chunks, bytes };
+    let services = count_services(replica.bundle());
+    Ok((Published { head, version, checkpoint, tail, tail_bytes, unsaved, next: None, services }, replica))
+}
+
+fn count_services(bundle: &Bundle) -> usize {
+    let owners: BTreeSet<String> = bundle
+        .records()
+        .into_iter()
+        .filter_map(|(key, value)| match (key, value) {
+            (Key::Group(_), Value::Group(group)) => Some(group.owner),
+            _ => None,
+        })
+        .collect();
+    owners.len()
+}
+
+/// The highest sequence that a pool's chunks speak of, and some more: the last head's delta need not be among them.
+async fn highest_sequence<S: Sink>(sink: &S, pool: &str) -> Result<u64, PublishError> {
+    const MARGIN: u64 = 16;
+    let mut highest = 0;
+    for id in sink.list_chunks(pool).await? {
+        let bytes = match sink.read_chunk(pool, id).await {
+            Ok(bytes) => bytes,
+            Err(SinkError::Missing(_)) => continue,
+            Err(error) => return Err(error.into()),
+        };
+        let index = Index::decode(&bytes).map(|index| index.sequence);
+        let sequence = index.or_else(|_| Delta::decode(&bytes).map(|delta| delta.to));
+        highest = highest.max(sequence.unwrap_or(0));
+    }
+    Ok(highest + MARGIN)
+}

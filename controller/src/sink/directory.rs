@@ -1,0 +1,178 @@
+//! A directory as sink: `POOL/head.json` and `POOL/chunks/NAME`, readable by a node applier, by people and by Git.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind, Write as _};
+use std::path::{Path, PathBuf};
+
+use rulecast_bundle::{ChunkId, Digest, Head};
+
+use super::{ChunkKind, Sink, SinkError, Version};
+
+/// Publishes into a directory.
+///
+/// Every file appears whole: it is written under another name, flushed to the disk and renamed. Heads have no version
+/// in a file system, so their content is it: a second writer is noticed, unless it comes between reading and renaming,
+/// which [`DirectorySink::lock`] rules out for well-behaved ones.
+pub struct DirectorySink {
+    root: PathBuf,
+    /// Held as long as the sink lives: the lock is on it.
+    lock: Option<File>,
+}
+
+const HEAD: &str = "head.json";
+const CHUNKS: &str = "chunks";
+/// What files that are being written begin with.
+const TEMPORARY: &str = ".writing-";
+
+impl DirectorySink {
+    /// Publishes into `root`, which is made if it does not exist.
+    pub fn new(root: impl Into<PathBuf>) -> Result<Self, SinkError> {
+        let root = root.into();
+        fs::create_dir_all(&root).map_err(|e| SinkError::failed(format!("making {}", root.display()), e))?;
+        Ok(Self { root, lock: None })
+    }
+
+    /// As [`DirectorySink::new`], and keeps other processes that ask for the lock out.
+    pub fn lock(root: impl Into<PathBuf>) -> Result<Self, SinkError> {
+        let mut this = Self::new(root)?;
+        let path = this.root.join(".lock");
+        let what = || format!("locking {}", path.display());
+        let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
+        let file = file.map_err(|e| SinkError::failed(what(), e))?;
+        file.try_lock().map_err(|e| match e {
+            fs::TryLockError::WouldBlock => SinkError::failed(what(), "another controller publishes there"),
+            fs::TryLockError::Error(e) => SinkError::failed(what(), e),
+        })?;
+        this.lock = Some(file);
+        Ok(this)
+    }
+
+    /// Where a pool's head is.
+    #[must_use]
+    pub fn head_path(&self, pool: &str) -> PathBuf {
+        self.root.join(pool).join(HEAD)
+    }
+
+    fn chunk_path(&self, pool: &str, id: ChunkId) -> PathBuf {
+        self.root.join(pool).join(CHUNKS).join(id.to_string())
+    }
+
+    fn head_bytes(&self, pool: &str) -> Result<Option<Vec<u8>>, SinkError> {
+        let path = self.head_path(pool);
+        found(fs::read(&path)).map_err(|e| SinkError::failed(format!("reading {}", path.display()), e))
+    }
+}
+
+impl Sink for DirectorySink {
+    async fn read_head(&self, pool: &str) -> Result<Option<(Head, Version)>, SinkError> {
+        let Some(bytes) = self.head_bytes(pool)? else { return Ok(None) };
+        let version = version(&bytes);
+        match serde_json::from_slice(&bytes) {
+            Ok(head) => Ok(Some((head, version))),
+            Err(e) => {
+                let what = self.head_path(pool).display().to_string();
+                Err(SinkError::Damaged { what, problem: e.to_string(), version })
+            }
+        }
+    }
+
+    async fn read_chunk(&self, pool: &str, id: ChunkId) -> Result<Vec<u8>, SinkError> {
+        let path = self.chunk_path(pool, id);
+        let bytes = found(fs::read(&path));
+        let bytes = bytes.map_err(|e| SinkError::failed(format!("reading {}", path.display()), e))?;
+        bytes.ok_or(SinkError::Missing(id))
+    }
+
+    async fn write_chunk(
+        &self,
+        pool: &str,
+        _: ChunkKind,
+        id: ChunkId,
+        bytes: &[u8],
+    ) -> Result<(), SinkError> {
+        let path = self.chunk_path(pool, id);
+        // A chunk that a crash or a disk damaged is written anew: its name says what it should hold.
+        if fs::read(&path).is_ok_and(|there| there == bytes) {
+            return Ok(());
+        }
+        write(&path, bytes)
+    }
+
+    async fn write_head(
+        &self,
+        pool: &str,
+        head: &Head,
+        over: Option<&Version>,
+    ) -> Result<Version, SinkError> {
+        let path = self.head_path(pool);
+        if self.head_bytes(pool)?.map(|bytes| version(&bytes)).as_ref() != over {
+            return Err(SinkError::Conflict(path.display().to_string()));
+        }
+        let mut bytes = serde_json::to_vec_pretty(head).expect("a head is JSON");
+        bytes.push(b'\n');
+        write(&path, &bytes)?;
+        Ok(version(&bytes))
+    }
+
+    async fn list_pools(&self) -> Result<Vec<String>, SinkError> {
+        let names = names(&self.root)?;
+        Ok(names.into_iter().filter(|name| self.head_path(name).is_file()).collect())
+    }
+
+    async fn list_chunks(&self, pool: &str) -> Result<Vec<ChunkId>, SinkError> {
+        let names = names(&self.root.join(pool).join(CHUNKS))?;
+        Ok(names.into_iter().filter_map(|name| name.parse().ok()).collect())
+    }
+
+    async fn delete_chunk(&self, pool: &str, id: ChunkId) -> Result<(), SinkError> {
+        let path = self.chunk_path(pool, id);
+        let gone = found(fs::remove_file(&path));
+        gone.map(drop).map_err(|e| SinkError::failed(format!("deleting {}", path.display()), e))
+    }
+}
+
+fn version(bytes: &[u8]) -> Version {
+    Version(Digest::of(&[bytes]).to_string())
+}
+
+/// Turns "not found" into none.
+fn found<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+fn names(folder: &Path) -> Result<Vec<String>, SinkError> {
+    let list = || -> io::Result<Vec<String>> {
+        let Some(entries) = found(fs::read_dir(folder))? else { return Ok(Vec::new()) };
+        let mut names = Vec::new();
+        for entry in entries {
+            names.extend(entry?.file_name().into_string().ok());
+        }
+        names.sort();
+        Ok(names)
+    };
+    list().map_err(|e| SinkError::failed(format!("listing {}", folder.display()), e))
+}
+
+fn write(path: &Path, bytes: &[u8]) -> Result<(), SinkError> {
+    let folder = path.parent().expect("files lie in folders");
+    let name = path.file_name().expect("files have names").to_string_lossy();
+    let temporary = folder.join(format!("{TEMPORARY}{name}"));
+    let write = || -> io::Result<()> {
+        fs::create_dir_all(folder)?;
+        let mut file = File::create(&temporary)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        drop(file);
+        fs::rename(&temporary, path)?;
+        // The rename, too, has to survive a power failure before anything names the file.
+        File::open(folder)?.sync_all()
+    };
+    write().map_err(|e| {
+        let _ = fs::remove_file(&temporary);
+        SinkError::failed(format!("writing {}", path.display()), e)
+    })
+}

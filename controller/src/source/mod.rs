@@ -1,0 +1,44 @@
+//! Where objects come from: a cluster, or a directory of manifests.
+
+mod client;
+mod cluster;
+mod directory;
+mod tree;
+
+use tokio::sync::mpsc;
+
+use crate::objects::{Object, ObjectId};
+
+pub(crate) use client::explain;
+pub use client::{ClientError, ClusterOptions, connect};
+pub use cluster::ClusterSource;
+pub use directory::{DirectoryError, DirectorySource, load_directory};
+
+/// What a source says.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// An object is there, or has changed.
+    Set(Object),
+    /// An object is gone, or was never there.
+    Gone(ObjectId),
+    /// An object, or a file of them, cannot be used; what was known of it before stays. With the reason.
+    Bad(ObjectId, String),
+    /// Everything that is there has been said. Comes once.
+    Synced,
+}
+
+/// How many events wait for the compiler before a source has to.
+const BACKLOG: usize = 8192;
+
+/// Yields events as long as it is polled, whatever happens to what it reads from.
+pub trait Source: Send + 'static {
+    /// Feeds events until the receiver is dropped.
+    fn run(self, events: mpsc::Sender<Event>) -> impl Future<Output = ()> + Send;
+}
+
+/// Starts a source as a task of its own.
+pub fn start(source: impl Source) -> mpsc::Receiver<Event> {
+    let (sender, receiver) = mpsc::channel(BACKLOG);
+    tokio::spawn(source.run(sender));
+    receiver
+}

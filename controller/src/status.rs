@@ -1,0 +1,179 @@
+//! What a RulePool's status says.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{Patch, PatchParams};
+use kube::{Api, Client};
+use rulecast_api::{MAX_QUARANTINED, QuarantinedService, RulePool, RulePoolStatus};
+use rulecast_compiler::PoolBundle;
+use serde_json::{Value, json};
+
+use crate::objects::{Kind, ObjectId};
+use crate::publisher::{Published, Shrink};
+
+/// Takes the status of pools.
+pub trait StatusWriter: Send + Sync + 'static {
+    /// Replaces what the controller says of a pool.
+    fn write(&self, pool: &str, status: &RulePoolStatus) -> impl Future<Output = Result<(), String>> + Send;
+}
+
+/// Keeps it to itself: where manifests are the input, there is no object to write to.
+pub struct NoStatus;
+
+impl StatusWriter for NoStatus {
+    async fn write(&self, _: &str, _: &RulePoolStatus) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+/// Writes it to the RulePools of a cluster.
+pub struct ClusterStatus(Api<RulePool>);
+
+impl ClusterStatus {
+    /// Writes through this client.
+    #[must_use]
+    pub fn new(client: Client) -> Self {
+        Self(Api::all(client))
+    }
+}
+
+impl StatusWriter for ClusterStatus {
+    async fn write(&self, pool: &str, status: &RulePoolStatus) -> Result<(), String> {
+        let mut status = serde_json::to_value(status).map_err(|e| e.to_string())?;
+        // What is left out of a merge patch stays, so what is empty has to be said. The revision is not ours.
+        for field in ["conditions", "quarantined", "digest", "observedGeneration"] {
+            if status.get(field).is_none() {
+                status[field] = Value::Null;
+            }
+        }
+        let patch = Patch::Merge(json!({ "status": status }));
+        match self.0.patch_status(pool, &PatchParams::default(), &patch).await {
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+            Err(error) => Err(crate::source::explain(&error)),
+            Ok(_) => Ok(()),
+        }
+    }
+}
+
+/// What a status is made from.
+pub(crate) struct Report<'a> {
+    pub(crate) synced: bool,
+    /// `metadata.generation` of the RulePool that is compiled, and its conditions so far.
+    pub(crate) generation: Option<i64>,
+    pub(crate) before: &'a [Condition],
+    /// Why the RulePool as it is now cannot be used.
+    pub(crate) rejected: Option<&'a str>,
+    pub(crate) bundle: Option<&'a PoolBundle>,
+    pub(crate) published: Option<&'a Published>,
+    pub(crate) refused: Option<&'a Shrink>,
+    pub(crate) error: Option<&'a str>,
+    pub(crate) quarantined: &'a BTreeMap<ObjectId, String>,
+}
+
+impl Report<'_> {
+    pub(crate) fn status(&self) -> RulePoolStatus {
+        let mut quarantined = self.quarantined_services();
+        let quarantined_count = count(quarantined.len());
+        quarantined.truncate(MAX_QUARANTINED);
+        let stats = self.bundle.map(PoolBundle::stats).unwrap_or_default();
+        let head = self.published.map(|published| &published.head);
+        RulePoolStatus {
+            observed_generation: self.generation,
+            conditions: self.conditions(),
+            sequence: head.map_or(0, |head| head.sequence),
+            epoch: head.map_or(0, |head| head.epoch),
+            digest: head.map(|head| head.digest.clone()),
+            revision: None,
+            services: count(stats.services),
+            endpoints: count(stats.endpoints),
+            groups: count(stats.groups),
+            records: count(self.bundle.map_or(0, |bundle| bundle.bundle().len())),
+            checkpoint_bytes: self.published.map_or(0, |published| published.checkpoint_bytes() as u64),
+            quarantined,
+            quarantined_count,
+        }
+    }
+
+    fn conditions(&self) -> Vec<Condition> {
+        let accepted = match self.rejected {
+            Some(problem) => (false, "Invalid", problem.to_owned()),
+            None => (true, "Accepted", String::new()),
+        };
+        let synced = if self.synced {
+            (true, "AllInputsRead", String::new())
+        } else {
+            (false, "ReadingInputs", "not everything has been listed yet".to_owned())
+        };
+        let ready = if let Some(shrink) = self.refused {
+            (false, "ShrinkRefused", shrink.to_string())
+        } else if let Some(error) = self.error {
+            (false, "PublishFailed", error.to_owned())
+        } else if let Some(published) = self.published {
+            (true, "Published", format!("{} Services are served", published.services()))
+        } else {
+            (false, "NotPublished", "nothing has been published yet".to_owned())
+        };
+        [("Ready", ready), ("Synced", synced), ("Accepted", accepted)]
+            .into_iter()
+            .map(|(kind, (holds, reason, message))| self.condition(kind, holds, reason, &message))
+            .collect()
+    }
+
+    fn condition(&self, kind: &str, holds: bool, reason: &str, message: &str) -> Condition {
+        let status = if holds { "True" } else { "False" };
+        let same = self.before.iter().find(|c| c.type_ == kind && c.status == status);
+        Condition {
+            type_: kind.to_owned(),
+            status: status.to_owned(),
+            reason: reason.to_owned(),
+            message: shorten(message, 1024),
+            observed_generation: self.generation,
+            last_transition_time: same
+                .map_or_else(|| Time(Timestamp::now()), |condition| condition.last_transition_time.clone()),
+        }
+    }
+
+    fn quarantined_services(&self) -> Vec<QuarantinedService> {
+        let mut all: BTreeMap<String, (&str, String)> = BTreeMap::new();
+        for (service, problem) in self.bundle.map(PoolBundle::problems).into_iter().flatten() {
+            all.insert(service.clone(), ("NotCompiled", problem.clone()));
+        }
+        for (id, problem) in self.quarantined {
+            let reason = match id.kind {
+                Kind::Service => "InvalidService",
+                Kind::EndpointSlice => "InvalidEndpointSlice",
+                _ => continue,
+            };
+            all.insert(id.name.clone(), (reason, problem.clone()));
+        }
+        let entry = |(service, (reason, message)): (String, (&str, String))| QuarantinedService {
+            service: shorten(&service, 127),
+            reason: reason.to_owned(),
+            message: shorten(&message, 512),
+        };
+        all.into_iter().map(entry).collect()
+    }
+}
+
+fn count(number: usize) -> u32 {
+    number.try_into().unwrap_or(u32::MAX)
+}
+
+fn shorten(text: &str, length: usize) -> String {
+    if text.chars().count() <= length {
+        return text.to_owned();
+    }
+    text.chars().take(length - 1).chain(['…']).collect()
+}
+
+/// Whether somebody waits for the difference: that of numbers alone can wait longer.
+pub(crate) fn is_urgent(before: &RulePoolStatus, after: &RulePoolStatus) -> bool {
+    let gist = |status: &RulePoolStatus| {
+        let conditions: Vec<_> =
+            status.conditions.iter().map(|c| (c.type_.clone(), c.status.clone(), c.reason.clone())).collect();
+        (conditions, status.observed_generation, status.quarantined.clone(), status.quarantined_count)
+    };
+    gist(before) != gist(after)
+}
