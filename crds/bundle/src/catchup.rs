@@ -16,6 +16,8 @@ const MAX_TAIL: usize = 512;
 pub struct CatchUp {
     /// The version that is there; none: start from a checkpoint.
     have: Option<u64>,
+    /// The head's version.
+    target: u64,
     checkpoint: ChunkId,
     /// Newest first.
     deltas: Vec<Delta>,
@@ -46,6 +48,7 @@ impl CatchUp {
         let checkpoint = head.checkpoint.parse().map_err(|_| DecodeError::Text("the checkpoint's name"))?;
         let mut this = Self {
             have,
+            target: head.sequence,
             checkpoint,
             deltas: Vec::new(),
             reached: head.sequence,
@@ -102,19 +105,12 @@ impl CatchUp {
     /// The collected way. Fails when deltas and checkpoint do not meet.
     pub fn finish(mut self) -> Result<Way, DecodeError> {
         self.deltas.reverse();
-        let Some(index) = self.index else {
-            self.deltas.retain(|d| self.have.is_none_or(|have| d.to > have));
-            let meets = self.deltas.first().map_or(self.reached, |d| d.from) == self.have.unwrap_or(0);
-            return if meets {
-                Ok(Way::Deltas(self.deltas))
-            } else {
-                Err(DecodeError::Damaged("the chain of deltas"))
-            };
-        };
-        self.deltas.retain(|d| d.to > index.sequence);
-        if self.deltas.first().map_or(self.reached, |d| d.from) != index.sequence {
+        let start = self.index.as_ref().map_or(self.have, |index| Some(index.sequence)).unwrap_or_default();
+        self.deltas.retain(|d| d.to > start);
+        if self.deltas.first().map_or(self.target, |d| d.from) != start {
             return Err(DecodeError::Damaged("the chain of deltas"));
         }
+        let Some(index) = self.index else { return Ok(Way::Deltas(self.deltas)) };
         let raw = Checkpoint::frame(&index, &self.chunks)?;
         drop(self.chunks);
         let bundle = Bundle::load(Decoder::new(&raw)?)?;

@@ -1,0 +1,186 @@
+//! Readers that are behind: what they read, where they get, and what they refuse.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+use proptest::prelude::*;
+use rulecast_bundle::{
+    Bundle, CatchUp, Change, Checkpoint, ChunkId, DecodeError, Delta, FORMAT, GroupId, GroupKind, Head, Key,
+    Member, Mode, Proto, Refusal, Replica, Scope, Value, Way,
+};
+
+fn member(n: u8) -> Key {
+    let group =
+        GroupId { addr: IpAddr::from([10, 96, 0, 1]), port: 80, proto: Proto::Tcp, kind: GroupKind::Cluster };
+    Key::Member { group, scope: Scope::All, port: 80, addr: IpAddr::from([10, 1, 0, n]) }
+}
+
+/// A publisher in memory: every version's head, and all chunks.
+struct Published {
+    heads: Vec<Head>,
+    chunks: HashMap<ChunkId, Vec<u8>>,
+    bundle: Bundle,
+    previous: Option<ChunkId>,
+    checkpoint: ChunkId,
+}
+
+impl Published {
+    /// Version 1 is a checkpoint of an empty bundle; each step toggles a member, some with a new checkpoint.
+    fn new(steps: &[(u8, bool)]) -> Self {
+        let mut this = Self {
+            heads: Vec::new(),
+            chunks: HashMap::new(),
+            bundle: Bundle::default(),
+            previous: None,
+            checkpoint: ChunkId::default(),
+        };
+        this.write_checkpoint(1);
+        this.publish(1, &[]);
+        for (n, (toggle, checkpoint)) in steps.iter().enumerate() {
+            let sequence = n as u64 + 2;
+            let key = member(*toggle);
+            let value =
+                if this.bundle.get(&key).is_some() { None } else { Some(Value::Member(Member::default())) };
+            let changes = vec![Change { key, value }];
+            let _ = this.bundle.apply(&changes).unwrap();
+            let delta = Delta { from: sequence - 1, to: sequence, previous: this.previous, changes };
+            let bytes = delta.encode();
+            let id = this.put(bytes.clone());
+            if *checkpoint {
+                this.write_checkpoint(sequence);
+            }
+            this.publish(sequence, &bytes);
+            this.previous = if *checkpoint { None } else { Some(id) };
+        }
+        this
+    }
+
+    fn put(&mut self, bytes: Vec<u8>) -> ChunkId {
+        let id = ChunkId::of(&bytes);
+        self.chunks.insert(id, bytes);
+        id
+    }
+
+    fn write_checkpoint(&mut self, sequence: u64) {
+        let checkpoint = Checkpoint::encode(sequence, &self.bundle);
+        for chunk in checkpoint.chunks {
+            self.put(chunk);
+        }
+        self.checkpoint = self.put(checkpoint.index.encode());
+    }
+
+    fn publish(&mut self, sequence: u64, delta: &[u8]) {
+        let mut head = Head {
+            format: FORMAT,
+            min_applier: 1,
+            mode: Mode::Nftables,
+            epoch: 0,
+            sequence,
+            digest: String::new(),
+            checkpoint: self.checkpoint.to_string(),
+            delta: String::new(),
+        };
+        head.digest = head.expected_digest("p", self.bundle.root()).to_string();
+        if !delta.is_empty() {
+            head.set_delta(delta);
+        }
+        self.heads.push(head);
+    }
+
+    /// The way to a head, and how many chunks it took.
+    fn way(&self, head: &Head, have: Option<u64>) -> Result<(Way, usize), DecodeError> {
+        let mut catch_up = CatchUp::new(head, have)?;
+        let mut reads = 0;
+        while let Some(id) = catch_up.need() {
+            catch_up.supply(self.chunks[&id].clone())?;
+            reads += 1;
+        }
+        Ok((catch_up.finish()?, reads))
+    }
+}
+
+fn steps() -> impl Strategy<Value = Vec<(u8, bool)>> {
+    proptest::collection::vec((0u8..9, proptest::bool::weighted(0.2)), 1..40)
+}
+
+proptest! {
+    #[test]
+    fn a_reader_arrives_from_wherever_it_is(steps in steps(), stops in proptest::collection::vec(any::<prop::sample::Index>(), 1..6)) {
+        let published = Published::new(&steps);
+        let mut replica = Replica::new("p", Mode::Nftables);
+        let mut stops: Vec<usize> = stops.iter().map(|i| i.index(published.heads.len())).collect();
+        stops.sort_unstable();
+        stops.dedup();
+        for stop in stops {
+            let head = &published.heads[stop];
+            let have = replica.admit(head).unwrap().expect("a newer version");
+            let (way, reads) = published.way(head, have).unwrap();
+            let crossed = have.is_some_and(|have| {
+                steps[usize::try_from(have).unwrap() - 1..].iter().take(stop.saturating_sub(usize::try_from(have).unwrap())).any(|(_, checkpoint)| *checkpoint)
+            });
+            if let Some(have) = have && !crossed {
+                prop_assert_eq!(reads as u64, head.sequence - have - 1, "one chunk for each version missed, the last inline");
+            }
+            replica.advance(head.clone(), way).unwrap();
+            prop_assert_eq!(replica.admit(head), Ok(None));
+        }
+    }
+
+    #[test]
+    fn changes_of_several_versions_net_out(steps in proptest::collection::vec((0u8..4, Just(false)), 2..20)) {
+        let published = Published::new(&steps);
+        let mut replica = Replica::new("p", Mode::Nftables);
+        let (way, _) = published.way(&published.heads[0], None).unwrap();
+        replica.advance(published.heads[0].clone(), way).unwrap();
+        let head = published.heads.last().unwrap();
+        let (way, _) = published.way(head, Some(1)).unwrap();
+        let mut plain = Bundle::default();
+        let step = replica.advance(head.clone(), way).unwrap();
+        let changes = step.changes.as_ref().unwrap();
+        let _ = plain.apply(changes).expect("no change without effect");
+        prop_assert_eq!(plain.root(), published.bundle.root());
+        replica.retreat(step);
+        prop_assert_eq!(replica.head(), Some(&published.heads[0]));
+        prop_assert!(replica.bundle().is_empty());
+    }
+}
+
+#[test]
+fn old_foreign_and_unknown_versions_are_refused_and_nothing_moves() {
+    let published = Published::new(&[(1, false), (2, false)]);
+    let (first, last) = (&published.heads[0], &published.heads[2]);
+    let mut replica = Replica::new("p", Mode::Nftables);
+    let (way, _) = published.way(last, None).unwrap();
+    replica.advance(last.clone(), way).unwrap();
+    let refused = |head: &Head| replica.admit(head).unwrap_err().reason();
+    assert_eq!(refused(first), "Replay");
+    assert_eq!(refused(&Head { digest: first.digest.clone(), ..last.clone() }), "Conflict");
+    assert_eq!(refused(&Head { format: 2, ..last.clone() }), "UnknownVersion");
+    assert_eq!(refused(&Head { min_applier: 9, ..last.clone() }), "UnknownVersion");
+    assert_eq!(refused(&Head { mode: Mode::Ipvs, ..last.clone() }), "WrongMode");
+    // A higher epoch begins anew, whatever its sequence.
+    assert_eq!(replica.admit(&Head { epoch: 1, ..first.clone() }), Ok(Some(None)));
+
+    let mut foreign = Replica::new("other", Mode::Nftables);
+    let (way, _) = published.way(last, None).unwrap();
+    assert_eq!(foreign.advance(last.clone(), way).map(drop), Err(Refusal::Digest));
+    assert!(foreign.head().is_none() && foreign.bundle().is_empty());
+}
+
+#[test]
+fn chunks_that_are_altered_or_do_not_meet_are_refused() {
+    let published = Published::new(&[(1, false), (2, false), (3, false)]);
+    let head = published.heads.last().unwrap();
+    let mut catch_up = CatchUp::new(head, Some(1)).unwrap();
+    let id = catch_up.need().unwrap();
+    let mut bytes = published.chunks[&id].clone();
+    bytes[3] ^= 1;
+    assert_eq!(catch_up.supply(bytes), Err(DecodeError::Damaged("a chunk")));
+    // Another version's delta under the head.
+    let mut wrong = head.clone();
+    wrong.delta.clone_from(&published.heads[1].delta);
+    assert!(CatchUp::new(&wrong, Some(1)).is_err());
+    // Without an inline delta the checkpoint is the way, if it reaches that far.
+    let bare = Head { delta: String::new(), ..head.clone() };
+    assert!(published.way(&bare, Some(3)).is_err(), "the checkpoint is older than the head");
+}
