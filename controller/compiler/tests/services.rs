@@ -220,3 +220,15 @@ proptest! {
         prop_assert_eq!(compiled.problems(), fresh.problems());
     }
 }
+
+#[test]
+fn rules_survive_their_encoding_and_are_refused_in_the_other_family() {
+    let records = records(&compile(service("172.30.0.1"), vec![]));
+    let rules: Vec<_> = records.iter().filter(|(key, _)| matches!(key, Key::Rules(_))).collect();
+    assert_eq!(rules.len(), 2);
+    for (key, value) in &rules {
+        assert_eq!(&Value::decode(key, &value.encode(key)).unwrap(), value);
+    }
+    let (other, (key, value)) = (&rules[1].0, rules[0]);
+    assert!(Value::decode(other, &value.encode(key)).is_err(), "IPv4 prefixes in the IPv6 table");
+}

@@ -493,7 +493,7 @@ impl Value {
     pub(crate) fn read(key: &Key, r: &mut Reader<'_>) -> Result<Self, DecodeError> {
         let before = r.0;
         let value = match key {
-            Key::Rules(_) => Self::Rules(Box::new(ruleset::read(r)?)),
+            Key::Rules(family) => Self::Rules(Box::new(ruleset::read(r, *family)?)),
             Key::Node(_) => Self::Node(read_node(r)?),
             Key::Element { .. } => Self::Element { owner: r.text("owner")?.to_owned() },
             Key::Group(id) => Self::Group(read_group(id, r)?),

@@ -3,10 +3,10 @@
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::name::Name;
 use crate::nft::{
-    Affinity, Balancer, ChainDef, ChainKind, Data, Field, Hook, HookPoint, Lane, NodeAddresses, Rule,
+    Affinity, Balancer, ChainDef, ChainKind, Data, Family, Field, Hook, HookPoint, Lane, NodeAddresses, Rule,
     Ruleset, SetDef, Statement,
 };
-use crate::record::{read_name, read_prefix, write_ip, write_prefix};
+use crate::record::{family_byte, read_name, read_prefix, write_ip, write_prefix};
 
 /// The most chains, sets or rules in a chain that a ruleset may have.
 const MAX_OBJECTS: usize = 1024;
@@ -33,7 +33,8 @@ pub(crate) fn write(w: &mut Writer, set: &Ruleset) {
     });
 }
 
-pub(crate) fn read(r: &mut Reader<'_>) -> Read<Ruleset> {
+/// Reads the rules of a family's table.
+pub(crate) fn read(r: &mut Reader<'_>, family: Family) -> Read<Ruleset> {
     let ruleset = Ruleset {
         sets: r.list("sets", MAX_OBJECTS, read_set)?,
         chains: r.list("chains", MAX_OBJECTS, read_chain)?,
@@ -55,7 +56,25 @@ pub(crate) fn read(r: &mut Reader<'_>) -> Read<Ruleset> {
             return Err(DecodeError::Invalid { what: "balancer of a lane", value: lane.balancer.into() });
         }
     }
+    // The kernel would compare as many bytes as it is given, whatever the packet has there.
+    let chains = ruleset.chains.iter().flat_map(|c| &c.rules);
+    let templates =
+        ruleset.balancers.iter().flat_map(|b| b.pick.iter().chain(b.affinity.iter().flat_map(sticky)));
+    for statement in chains.chain(templates).flatten() {
+        if let Statement::InPrefix { addr, .. } = statement
+            && Family::of(*addr) != family
+        {
+            return Err(DecodeError::Invalid {
+                what: "family of a prefix",
+                value: family_byte(family).into(),
+            });
+        }
+    }
     Ok(ruleset)
+}
+
+fn sticky(affinity: &Affinity) -> impl Iterator<Item = &Rule> {
+    affinity.pick.iter().chain(&affinity.update)
 }
 
 fn option<T>(w: &mut Writer, value: Option<&T>, write: impl Fn(&mut Writer, &T)) {
