@@ -1,0 +1,191 @@
+//! `rulecast-bench`: measures rulecast on synthetic clusters; see the library's documentation.
+
+use std::path::PathBuf;
+use std::process::{Command, ExitCode, Stdio};
+
+use anyhow::{Context as _, Result, ensure};
+use clap::{Args, Parser, Subcommand};
+use rulecast_bench::apply::{self, Prepared};
+use rulecast_bench::cluster::{Cluster, Size};
+use rulecast_bench::progress::Progress;
+use rulecast_bench::report::{self, Row};
+use rulecast_bench::{compile, wire};
+
+/// The controller's allocator, so that `compile` reports the controller's memory.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+/// Measures what rulecast costs on synthetic clusters.
+///
+/// Prints the median of several runs, with minimum and maximum beside it. Several sizes may be given; then the cost of
+/// one change is compared between them. Build with --release.
+#[derive(Parser)]
+#[command(version)]
+struct Cli {
+    #[command(subcommand)]
+    command: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// The compiler: time and memory, for a whole cluster and for one endpoint change.
+    Compile(Common),
+    /// The bundle: bytes of a checkpoint and of one endpoint change.
+    Wire(Common),
+    /// The node applier: time, memory and netlink messages, in a fresh network namespace. Needs root.
+    Apply(Node),
+    /// All of these, at 1,000, 10,000 and 40,000 Services unless told otherwise. Needs root.
+    All(Node),
+    /// One measurement of the compiler, in a process of its own.
+    #[command(hide = true)]
+    CompileOnce { services: u32, endpoints: u32 },
+}
+
+#[derive(Args)]
+struct Common {
+    /// Number of Services; several, separated by commas, are measured one after the other.
+    #[arg(long, value_delimiter = ',')]
+    services: Vec<u32>,
+    /// Number of endpoints of each Service; several, separated by commas, are measured one after the other.
+    #[arg(long, value_delimiter = ',', default_value = "10")]
+    endpoints: Vec<u32>,
+    /// How often to measure, each time anew.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(3..=1000))]
+    repeat: u32,
+    /// The proxy mode.
+    #[arg(long, default_value = "nftables", value_parser = mode)]
+    mode: String,
+    /// Print one JSON object a line, with units in the keys: times in ms or us, memory in MB of 10^6 bytes.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args)]
+struct Node {
+    #[command(flatten)]
+    common: Common,
+    /// Measure this `rulecast-node`, too: from its start to the kernel, and its memory. For the figures that count,
+    /// build it with `cargo build --profile applier -p rulecast-node`.
+    #[arg(long, value_name = "PATH")]
+    node_binary: Option<PathBuf>,
+}
+
+fn mode(text: &str) -> Result<String, String> {
+    match text {
+        "nftables" => Ok(text.to_owned()),
+        _ => Err("only nftables can be measured so far".to_owned()),
+    }
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("rulecast-bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: What) -> Result<()> {
+    let (which, common, node_binary): (&[&str], _, _) = match command {
+        What::CompileOnce { services, endpoints } => {
+            println!("{}", serde_json::to_string(&compile::measure(Size { services, endpoints })?)?);
+            return Ok(());
+        }
+        What::Compile(common) => (&["compile"], common, None),
+        What::Wire(common) => (&["wire"], common, None),
+        What::Apply(node) => (&["apply"], node.common, node.node_binary),
+        What::All(node) => (&["compile", "wire", "apply"], node.common, node.node_binary),
+    };
+    let mut bench = Bench { repeat: common.repeat, node_binary, progress: Progress::default() };
+    if cfg!(debug_assertions) {
+        eprintln!("warning: this is a debug build; its times mean nothing");
+    }
+    if which.contains(&"apply") {
+        // Now rather than after minutes of measuring.
+        apply::check()?;
+    }
+    let services = match (common.services.is_empty(), which.len()) {
+        (false, _) => common.services,
+        (true, 1) => vec![10_000],
+        (true, _) => vec![1000, 10_000, 40_000],
+    };
+    let sizes = common.endpoints.iter().flat_map(|endpoints| {
+        services.iter().map(|services| Size { services: *services, endpoints: *endpoints })
+    });
+    let sizes: Vec<_> = sizes.collect();
+    for size in &sizes {
+        Cluster::new(*size)?;
+    }
+    let mut rows = Vec::new();
+    for what in which {
+        for size in &sizes {
+            let row = bench.run(what, *size)?;
+            bench.progress.clear();
+            if common.json {
+                println!("{}", serde_json::to_string(&row)?);
+            } else {
+                println!("{}", row.table());
+            }
+            rows.push(row);
+        }
+    }
+    let ratios = report::ratios(&rows);
+    if common.json {
+        for ratio in &ratios {
+            println!("{}", serde_json::to_string(ratio)?);
+        }
+    } else {
+        print!("{}", report::ratio_table(&ratios));
+    }
+    Ok(())
+}
+
+struct Bench {
+    repeat: u32,
+    node_binary: Option<PathBuf>,
+    progress: Progress,
+}
+
+impl Bench {
+    fn run(&mut self, what: &str, size: Size) -> Result<Row> {
+        let title = format!("{what} {} x {}", size.services, size.endpoints);
+        match what {
+            "compile" => self.compile(&title, size),
+            "wire" => {
+                self.progress.step(&title);
+                wire::run(size, self.repeat)
+            }
+            _ => self.apply(&title, size),
+        }
+    }
+
+    fn compile(&mut self, title: &str, size: Size) -> Result<Row> {
+        let mut samples = Vec::new();
+        for n in 1..=self.repeat {
+            self.progress.step(&format!("{title}: {n} of {}", self.repeat));
+            let mut command = Command::new(std::env::current_exe()?);
+            command.arg("compile-once").arg(size.services.to_string()).arg(size.endpoints.to_string());
+            let output = command.stderr(Stdio::inherit()).output()?;
+            ensure!(output.status.success(), "{title}: {}", output.status);
+            samples.push(serde_json::from_slice(&output.stdout).context("the output of compile-once")?);
+        }
+        Ok(compile::summarize(size, &samples))
+    }
+
+    fn apply(&mut self, title: &str, size: Size) -> Result<Row> {
+        let program = apply::check()?;
+        self.progress.step(&format!("{title}: preparing"));
+        let mut prepared = Prepared::new(size)?;
+        for n in 1..=self.repeat {
+            self.progress.step(&format!("{title}: {n} of {}", self.repeat));
+            prepared.repeat(&program)?;
+            if let Some(binary) = &self.node_binary {
+                self.progress.step(&format!("{title}: {n} of {}, node binary", self.repeat));
+                prepared.repeat_node(binary)?;
+            }
+        }
+        Ok(prepared.summarize())
+    }
+}
