@@ -157,7 +157,11 @@ impl<B: Backend> Applier<B> {
             match self.backend.update(&self.view, &touched, &self.node_addrs) {
                 Ok(applied) => return Ok((applied, false)),
                 Err(error) => {
-                    warn!(%error, "an update failed; writing the whole table instead");
+                    if error.is_full() {
+                        info!("a set is full; writing the whole table with larger ones");
+                    } else {
+                        warn!(%error, "an update failed; writing the whole table instead");
+                    }
                     self.in_step = false;
                 }
             }

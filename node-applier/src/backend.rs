@@ -28,6 +28,12 @@ pub enum BackendError {
 }
 
 impl BackendError {
+    /// Whether a set has no room for another element (`ENFILE`); a rebuild makes it larger.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        matches!(self, Self::Netlink(error) if error.errno() == Some(nix::errno::Errno::ENFILE as i32))
+    }
+
     /// A CamelCase word for conditions and metrics.
     #[must_use]
     pub fn reason(&self) -> &'static str {

@@ -8,6 +8,7 @@ pub mod addresses;
 pub mod applier;
 pub mod backend;
 pub mod http;
+pub mod memory;
 pub mod metrics;
 pub mod nftables;
 pub mod report;

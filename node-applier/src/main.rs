@@ -15,7 +15,7 @@ use rulecast_node::source::cluster::{self, Cluster};
 use rulecast_node::source::directory::Directory;
 use rulecast_node::status::Shared;
 use rulecast_node::store::Store;
-use rulecast_node::{http, report};
+use rulecast_node::{http, memory, report};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
 
@@ -67,6 +67,7 @@ fn print(text: &str) -> ExitCode {
 }
 
 fn run(options: Options) -> anyhow::Result<()> {
+    memory::settle();
     let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
     tracing_subscriber::fmt()
         .with_max_level(options.log_level)

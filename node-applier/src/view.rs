@@ -5,9 +5,12 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use rulecast_bundle::nft::{Family, Ruleset};
-use rulecast_bundle::{Bundle, Change, Group, GroupId, Key, Member, Name, NodeFact, Part, Scope, Tag, Value};
+use rulecast_bundle::{
+    Bundle, Change, Empty, Group, GroupId, Key, LaneKey, Name, NodeFact, Part, Scope, Tag, Value,
+};
 
 /// Where an endpoint listens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -18,30 +21,56 @@ pub struct Endpoint {
     pub port: u16,
 }
 
+/// An endpoint that this node may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Usable {
+    /// Where it listens.
+    pub endpoint: Endpoint,
+    /// It runs on this node.
+    pub own: bool,
+}
+
+/// What the node needs of a [`Group`]; the rest stays in the bundle.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// See [`Group::keys`].
+    pub keys: Arc<[LaneKey]>,
+    /// See [`Group::affinity`].
+    pub affinity: Option<u32>,
+    /// See [`Group::empty`].
+    pub empty: Empty,
+}
+
+impl From<Group> for Shape {
+    fn from(group: Group) -> Self {
+        Self { keys: group.keys.into(), affinity: group.affinity, empty: group.empty }
+    }
+}
+
 /// A load-balancing target with the members that concern this node.
 #[derive(Debug, Default)]
 pub struct Target {
-    group: Option<Group>,
+    shape: Option<Shape>,
     /// By scope: all nodes, this zone, this node. Each sorted.
-    lists: [Vec<(Endpoint, Member)>; 3],
+    lists: [Vec<Usable>; 3],
 }
 
 impl Target {
-    /// The group; none when only members have been seen, which a complete bundle never leaves behind.
+    /// The group's shape; none when only members have been seen, which a complete bundle never leaves behind.
     #[must_use]
-    pub fn group(&self) -> Option<&Group> {
-        self.group.as_ref()
+    pub fn shape(&self) -> Option<&Shape> {
+        self.shape.as_ref()
     }
 
     /// The members that this node uses.
     #[must_use]
-    pub fn members(&self) -> &[(Endpoint, Member)] {
+    pub fn members(&self) -> &[Usable] {
         let specific = self.lists.iter().rev().find(|list| !list.is_empty());
         specific.map_or(&[], Vec::as_slice)
     }
 
     fn is_empty(&self) -> bool {
-        self.group.is_none() && self.lists.iter().all(Vec::is_empty)
+        self.shape.is_none() && self.lists.iter().all(Vec::is_empty)
     }
 }
 
@@ -87,6 +116,11 @@ impl View {
         for (key, value) in bundle.iter() {
             view.take(key, Some(value), &mut Touched::default());
         }
+        // Lists grow by doubling; with a hundred thousand members the slack would be most of their memory.
+        for target in view.targets.values_mut() {
+            target.lists.iter_mut().for_each(Vec::shrink_to_fit);
+        }
+        view.targets.shrink_to_fit();
         view
     }
 
@@ -118,18 +152,21 @@ impl View {
                 }
             }
             (Key::Group(id), value) => {
-                let group = value.and_then(|v| if let Value::Group(g) = v { Some(g) } else { None });
-                self.change_target(id, touched, |target| target.group = group);
+                let shape = value.and_then(|v| if let Value::Group(g) = v { Some(g.into()) } else { None });
+                self.change_target(id, touched, |target| target.shape = shape);
             }
             (Key::Member { group, scope, port, addr }, value) => {
                 let Some(list) = self.list_of(scope) else { return };
                 let endpoint = Endpoint { addr, port };
+                let me = self.me.short();
                 self.change_target(group, touched, |target| {
                     let list = &mut target.lists[list];
-                    let at = list.binary_search_by_key(&endpoint, |(e, _)| *e);
+                    let at = list.binary_search_by_key(&endpoint, |usable| usable.endpoint);
                     match (at, value) {
-                        (Ok(at), Some(Value::Member(member))) => list[at].1 = member,
-                        (Err(at), Some(Value::Member(member))) => list.insert(at, (endpoint, member)),
+                        (Ok(at), Some(Value::Member(member))) => list[at].own = member.node == me,
+                        (Err(at), Some(Value::Member(member))) => {
+                            list.insert(at, Usable { endpoint, own: member.node == me });
+                        }
                         (Ok(at), _) => drop(list.remove(at)),
                         (Err(_), _) => {}
                     }
@@ -195,12 +232,6 @@ impl View {
     #[must_use]
     pub fn fact(&self) -> &NodeFact {
         &self.fact
-    }
-
-    /// Whether a member runs on this node.
-    #[must_use]
-    pub fn is_own(&self, member: Member) -> bool {
-        member.node == self.me.short()
     }
 }
 

@@ -164,13 +164,13 @@ fn expected_behaviour(applier: &Applier<Nftables>, family: Family) -> Behaviour 
     let mut behaviour = Behaviour::new();
     let groups = view.targets().filter(|(id, _)| id.family() == family);
     for (id, target) in groups {
-        let group = target.group().unwrap();
+        let group = target.shape().unwrap();
         let members: BTreeSet<Vec<u8>> = target
             .members()
             .iter()
-            .map(|(e, _)| Key::new().addr(e.addr).port(e.port).as_bytes().to_vec())
+            .map(|m| Key::new().addr(m.endpoint.addr).port(m.endpoint.port).as_bytes().to_vec())
             .collect();
-        for key in &group.keys {
+        for key in group.keys.iter() {
             let balancer = &rules.balancers[usize::from(rules.lanes[usize::from(key.lane)].balancer)];
             let chain = if group.affinity.is_some() {
                 &balancer.affinity.as_ref().unwrap().chain
@@ -374,5 +374,28 @@ fn a_refused_version_leaves_kernel_and_copy_alone() {
         }
         applier.offer(good.clone(), delta(&changes)).unwrap();
         assert_eq!(kernel_behaviour(Family::V4), expected_behaviour(&applier, Family::V4));
+    });
+}
+
+#[test]
+fn sets_that_are_full_are_made_larger() {
+    in_namespace(|| {
+        let mut controller = Controller::new();
+        let mut applier = applier(None);
+        controller.compiler.set_service("ns/s1", Some(service("172.30.0.1", 1)));
+        deliver(&mut controller, &mut applier);
+        let mut rebuilt = 0;
+        for count in [100u16, 700, 1500, 1400, 1600] {
+            let endpoints = (0..count).map(|n| {
+                let [high, low] = n.to_be_bytes();
+                Endpoint::ready(IpAddr::from([10, 1, high, low]))
+            });
+            controller
+                .compiler
+                .set_slice("ns/s1", Some(Slice { endpoints: endpoints.collect(), ..slice("ns/s1", &[]) }));
+            rebuilt += u32::from(deliver(&mut controller, &mut applier).rebuilt);
+            assert_eq!(kernel_behaviour(Family::V4), expected_behaviour(&applier, Family::V4));
+        }
+        assert_eq!(rebuilt, 1, "once for 1,024 elements and more");
     });
 }

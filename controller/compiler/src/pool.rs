@@ -1,5 +1,6 @@
 //! One pool's bundle as it is compiled, and what changed since the last publication.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
@@ -105,6 +106,11 @@ impl PoolBundle {
         changed.collect()
     }
 
+    /// The last [`PoolBundle::take_changes`] was published: what undoing it would need is forgotten.
+    pub fn confirm(&mut self) {
+        self.taken.clear();
+    }
+
     /// Undoes the last [`PoolBundle::take_changes`], whose publication failed: its changes come again with the next one,
     /// netted with what happened since.
     pub fn put_back(&mut self) {
@@ -148,13 +154,13 @@ impl PoolBundle {
             let before = self.contributions.get(*name).map(|c| c.records.as_slice()).unwrap_or_default();
             removals(before, records, &mut changes);
         }
+        for (name, records) in &compiled {
+            let before = self.contributions.get(*name).map(|c| c.records.as_slice()).unwrap_or_default();
+            additions(before, records, &mut changes);
+        }
+        // All at once: every bucket of the bundle is hashed once, however many Services changed in it.
         self.put_all(&changes);
         for (name, records) in compiled {
-            let before =
-                self.contributions.get_mut(name).map(|c| std::mem::take(&mut c.records)).unwrap_or_default();
-            let mut changes = Vec::new();
-            additions(&before, &records, &mut changes);
-            self.put_all(&changes);
             if inputs.services.contains_key(name) {
                 self.contributions.entry(Arc::clone(name)).or_default().records = records;
             } else {
@@ -220,17 +226,20 @@ impl PoolBundle {
     }
 
     fn put_all(&mut self, changes: &[Change]) {
-        for change in changes {
-            let before = self.bundle.get(&change.key);
+        // A change that does not fit would be a record that two Services own, which claims rule out.
+        let done = self.bundle.apply(changes).expect("compiled changes fit the compiled bundle");
+        for (change, (_, before)) in changes.iter().zip(done.before()) {
             self.count(&change.key, before.is_some(), change.value.is_some());
-            match self.pending.get(&change.key) {
-                Some(published) if *published == change.value => drop(self.pending.remove(&change.key)),
-                Some(_) => {}
-                None => drop(self.pending.insert(change.key.clone(), before)),
+            match self.pending.entry(change.key.clone()) {
+                Entry::Occupied(known) if *known.get() == change.value => drop(known.remove()),
+                Entry::Occupied(_) => {}
+                Entry::Vacant(new) => {
+                    let decode =
+                        |v| Value::decode(&change.key, v).expect("what the bundle holds is canonical");
+                    new.insert(before.map(decode));
+                }
             }
         }
-        // A change that does not fit would be a record that two Services own, which claims rule out.
-        let _final = self.bundle.apply(changes).expect("compiled changes fit the compiled bundle");
     }
 
     fn count(&mut self, key: &Key, before: bool, after: bool) {

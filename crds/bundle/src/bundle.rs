@@ -35,9 +35,17 @@ pub enum MisfitError {
 #[must_use = "dropping it makes the change final"]
 pub struct Undo(Vec<(Vec<u8>, Option<Vec<u8>>)>);
 
+/// What became of a record.
+enum Put {
+    /// It has the value already.
+    Unchanged,
+    /// It had this one before.
+    Changed(Option<Vec<u8>>),
+}
+
 impl Undo {
-    /// The records it puts back, encoded; none where there was none.
-    pub(crate) fn before(&self) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> {
+    /// The records it puts back, encoded, in the order of the changes; none where there was none.
+    pub fn before(&self) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> {
         self.0.iter().map(|(key, value)| (key.as_slice(), value.as_deref()))
     }
 }
@@ -93,19 +101,18 @@ impl Bundle {
         for change in changes {
             let key = change.key.encode();
             let value = change.value.as_ref().map(|v| v.encode(&change.key));
-            let before = self.get_encoded(&key);
-            if before == value.as_deref() {
-                self.rollback(&mut undo);
-                let key = change.key.clone();
-                return Err(if value.is_none() {
-                    MisfitError::Absent(key)
-                } else {
-                    MisfitError::Unchanged(key)
-                });
+            match self.put(&key, value.as_deref()) {
+                Put::Changed(before) => undo.0.push((key, before)),
+                Put::Unchanged => {
+                    self.rollback(&mut undo);
+                    let key = change.key.clone();
+                    return Err(if value.is_none() {
+                        MisfitError::Absent(key)
+                    } else {
+                        MisfitError::Unchanged(key)
+                    });
+                }
             }
-            let before = before.map(<[u8]>::to_vec);
-            self.put(&key, value.as_deref());
-            undo.0.push((key, before));
         }
         self.rehash(undo.0.iter().map(|(key, _)| bucket_of(key)).collect());
         Ok(undo)
@@ -140,9 +147,14 @@ impl Bundle {
         Ok(bundle)
     }
 
-    fn put(&mut self, key: &[u8], value: Option<&[u8]>) {
+    fn put(&mut self, key: &[u8], value: Option<&[u8]>) -> Put {
         let bucket = &mut self.buckets[bucket_of(key)];
         let (at, end) = find(bucket, key);
+        let before = end.map(|end| split(&bucket[at..end]).1);
+        if before == value {
+            return Put::Unchanged;
+        }
+        let before = before.map(<[u8]>::to_vec);
         let record = value.map(|value| {
             let mut w = Writer(Vec::with_capacity(key.len() + value.len() + 6));
             w.len(key.len());
@@ -154,6 +166,7 @@ impl Bundle {
         self.len += usize::from(record.is_some());
         self.len -= usize::from(end.is_some());
         bucket.splice(at..end.unwrap_or(at), record.unwrap_or_default());
+        Put::Changed(before)
     }
 
     fn rehash(&mut self, dirty: Vec<usize>) {

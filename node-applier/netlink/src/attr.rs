@@ -19,6 +19,10 @@ pub(crate) struct Buffer {
 }
 
 impl Buffer {
+    pub(crate) fn reserve(&mut self, bytes: usize) {
+        self.bytes.reserve(bytes);
+    }
+
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.bytes
     }

@@ -94,6 +94,11 @@ impl Batch {
         Self { out, messages: 0, run: None }
     }
 
+    /// Makes room for so many bytes more at once: a buffer that grows by doubling would take twice the memory.
+    pub fn reserve(&mut self, bytes: usize) {
+        self.out.reserve(bytes);
+    }
+
     /// Adds the table; it may be there already.
     pub fn add_table(&mut self, family: Family) {
         self.message(NFT_MSG_NEWTABLE, NLM_F_CREATE, family, |_| ());

@@ -50,7 +50,7 @@ fn valid_pairs(table: &Table, set: usize) -> Result<HashSet<Pair>, BackendError>
     let layout = &table.layout;
     let mut valid = HashSet::new();
     for (id, target) in table.targets.iter().filter(|(_, t)| t.affinity.is_some()) {
-        for lane_key in &target.keys {
+        for lane_key in target.keys.iter() {
             let sets = layout.balancers[layout.balancer_of(lane_key.lane)?];
             if sets.sticky.is_none_or(|s| s.clients != set) {
                 continue;

@@ -1,16 +1,20 @@
 //! The whole table anew, in one transaction.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use rulecast_bundle::nft::{Family, SetDef};
-use rulecast_netlink::{Batch, Connection, Params, Value};
+use rulecast_netlink::{Batch, Connection, Key, Params, Value};
 
 use super::layout::{Layout, SetId, Subject, endpoint_data};
 use super::table::{Table, Wanted};
-use super::target::{Chain, Content, Installed};
+use super::target::{Content, Installed};
 use super::update::{add, add_static};
 use crate::backend::BackendError;
 use crate::view::View;
+
+/// What an endpoint's element takes in a batch, about: 48 bytes in IPv4.
+const ENDPOINT_BYTES: usize = 48;
 
 /// Writes a family's table. What stays of an existing one are its affinity maps, if their shape is the same: everything
 /// else goes and comes back within the transaction, so that no packet sees a table without rules.
@@ -25,14 +29,21 @@ pub(super) fn rebuild(
     let kept = clear(batch, connection, family, layout.as_ref())?;
     let Some(layout) = layout else { return Ok(None) };
     let mut table = Table::new(layout);
-    fixed_part(batch, &table.layout, &kept);
     table.targets = view
         .targets()
         .filter(|(id, _)| id.family() == family)
-        .filter_map(|(id, target)| Some((*id, Installed::new(target, view, None)?)))
+        .filter_map(|(id, target)| Some((*id, Installed::new(target, None)?)))
         .collect();
-    chains(batch, &mut table)?;
-    elements(batch, &mut table)?;
+    let elements = elements(&mut table)?;
+    let endpoints = count_endpoints(&table)?;
+    batch.reserve(endpoints.iter().sum::<usize>() * ENDPOINT_BYTES);
+    let counts = |set: SetId| {
+        let balancers = table.layout.balancers.iter().zip(&endpoints);
+        let endpoints: usize = balancers.filter(|(b, _)| b.endpoints == set).map(|(_, count)| count).sum();
+        elements[set].len() + endpoints
+    };
+    fixed_part(batch, &table.layout, &kept, counts);
+    write_elements(batch, &mut table, elements)?;
     for (element_family, set, parts) in view.elements() {
         if *element_family == family {
             add_static(batch, family, set, parts);
@@ -41,7 +52,7 @@ pub(super) fn rebuild(
     if let Some(set) = table.layout.node_addresses {
         table.node_addrs = table.wanted_node_addrs(view.fact(), node_addrs);
         for addr in &table.node_addrs {
-            let key = rulecast_netlink::Key::new().addr(*addr);
+            let key = Key::new().addr(*addr);
             batch.add_element(family, table.layout.set(set).name.as_str(), &key, Value::None);
         }
     }
@@ -81,11 +92,25 @@ fn clear(
     Ok(kept)
 }
 
+/// Room in a set for so many elements. A set of known size has a hash table of fixed size, which the kernel fills twice
+/// as fast as one that grows. When it is full an update fails, and the rebuild that follows makes it larger.
+fn size(elements: usize) -> u32 {
+    let room = elements.saturating_mul(2).next_power_of_two().max(1024);
+    u32::try_from(room).unwrap_or(0)
+}
+
 /// Sets, chains and rules that do not depend on any Service.
-fn fixed_part(batch: &mut Batch, layout: &Layout, kept: &[String]) {
+fn fixed_part(batch: &mut Batch, layout: &Layout, kept: &[String], count: impl Fn(SetId) -> usize) {
     let (rules, family) = (&layout.rules, layout.family);
-    for set in rules.sets.iter().filter(|s| !kept.iter().any(|k| k == s.name.as_str())) {
-        batch.add_set(family, set);
+    for (id, set) in rules.sets.iter().enumerate() {
+        if kept.iter().any(|k| k == set.name.as_str()) {
+            continue;
+        }
+        if set.size > 0 || set.interval {
+            batch.add_set(family, set);
+        } else {
+            batch.add_set(family, &SetDef { size: size(count(id)), ..set.clone() });
+        }
     }
     for chain in &rules.chains {
         batch.add_chain(family, chain.name.as_str(), chain.hook);
@@ -97,32 +122,11 @@ fn fixed_part(batch: &mut Batch, layout: &Layout, kept: &[String]) {
     }
 }
 
-/// The chains that the targets need, before the elements that lead there.
-fn chains(batch: &mut Batch, table: &mut Table) -> Result<(), BackendError> {
-    let mut needed: Vec<Chain> = Vec::new();
-    for (id, target) in &table.targets {
-        let mut note = |_, _, content| {
-            if let Content::Goto(chain) = content {
-                needed.push(chain);
-            }
-        };
-        target.verdicts(&table.layout, id, &mut note)?;
-        if target.affinity.is_some() {
-            target.shared(&table.layout, id, &mut note)?;
-        }
-    }
-    needed.sort_unstable();
-    needed.dedup();
-    for chain in needed {
-        table.chains.require(batch, &table.layout, chain)?;
-    }
-    Ok(())
-}
+/// By set, the elements of all targets that are not endpoints.
+type Elements = Vec<Vec<(Key, Content)>>;
 
-/// The elements of all targets, set by set: elements of one set travel together.
-fn elements(batch: &mut Batch, table: &mut Table) -> Result<(), BackendError> {
-    let mut by_set: Vec<Vec<(rulecast_netlink::Key, Content)>> =
-        vec![Vec::new(); table.layout.rules.sets.len()];
+fn elements(table: &mut Table) -> Result<Elements, BackendError> {
+    let mut by_set: Elements = vec![Vec::new(); table.layout.rules.sets.len()];
     for (id, target) in &table.targets {
         target.verdicts(&table.layout, id, |set, key, content| by_set[set].push((key, content)))?;
         target.shared(&table.layout, id, |set, key, content| {
@@ -133,7 +137,21 @@ fn elements(batch: &mut Batch, table: &mut Table) -> Result<(), BackendError> {
             }
         })?;
     }
-    for (set, elements) in by_set.into_iter().enumerate() {
+    Ok(by_set)
+}
+
+/// The chains that elements lead to, then the elements set by set: elements of one set travel together.
+fn write_elements(batch: &mut Batch, table: &mut Table, elements: Elements) -> Result<(), BackendError> {
+    let mut chains = BTreeSet::new();
+    for (_, content) in elements.iter().flatten() {
+        if let Content::Goto(chain) = content {
+            chains.insert(*chain);
+        }
+    }
+    for chain in chains {
+        table.chains.require(batch, &table.layout, chain)?;
+    }
+    for (set, elements) in elements.into_iter().enumerate() {
         for (key, content) in elements {
             add(batch, &table.layout, set, &key, content)?;
         }
@@ -144,11 +162,22 @@ fn elements(batch: &mut Batch, table: &mut Table) -> Result<(), BackendError> {
     Ok(())
 }
 
+/// By balancer.
+fn count_endpoints(table: &Table) -> Result<Vec<usize>, BackendError> {
+    let mut counts = vec![0; table.layout.balancers.len()];
+    for target in table.targets.values() {
+        for lane_key in target.keys.iter() {
+            counts[table.layout.balancer_of(lane_key.lane)?] += target.members.len();
+        }
+    }
+    Ok(counts)
+}
+
 fn endpoints(batch: &mut Batch, table: &Table, balancer: usize) -> Result<(), BackendError> {
     let layout = &table.layout;
     let set: SetId = layout.balancers[balancer].endpoints;
     for (id, target) in &table.targets {
-        for lane_key in &target.keys {
+        for lane_key in target.keys.iter() {
             if layout.balancer_of(lane_key.lane)? != balancer {
                 continue;
             }

@@ -1,20 +1,22 @@
 //! One target as the kernel holds it, and the elements that it consists of.
 
+use std::sync::Arc;
+
 use rulecast_bundle::{Empty, GroupId, LaneKey};
 use rulecast_netlink::Key;
 
 use super::layout::{Layout, SetId, Subject};
 use super::numbering::renumber;
 use crate::backend::BackendError;
-use crate::view::{Endpoint, Target, View};
+use crate::view::{Endpoint, Target};
 
 /// A target with numbered members.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Installed {
-    pub(super) keys: Vec<LaneKey>,
+    pub(super) keys: Arc<[LaneKey]>,
     pub(super) members: Vec<Endpoint>,
     /// Members on this node.
-    own: Vec<Endpoint>,
+    own: Box<[Endpoint]>,
     pub(super) affinity: Option<u32>,
     empty: Empty,
 }
@@ -43,16 +45,21 @@ pub(super) enum Content {
 
 impl Installed {
     /// What a target should be, keeping the numbers that its members had.
-    pub(super) fn new(target: &Target, view: &View, before: Option<&Self>) -> Option<Self> {
-        let group = target.group()?;
-        let wanted: Vec<Endpoint> = target.members().iter().map(|(e, _)| *e).collect();
-        let own =
-            target.members().iter().filter(|(_, member)| view.is_own(*member)).map(|(e, _)| *e).collect();
+    pub(super) fn new(target: &Target, before: Option<&Self>) -> Option<Self> {
+        let shape = target.shape()?;
+        let wanted: Vec<Endpoint> = target.members().iter().map(|m| m.endpoint).collect();
+        let own = target.members().iter().filter(|m| m.own).map(|m| m.endpoint).collect();
         let members = match before {
             Some(before) => renumber(&before.members, &wanted),
             None => wanted,
         };
-        Some(Self { keys: group.keys.clone(), members, own, affinity: group.affinity, empty: group.empty })
+        Some(Self {
+            keys: Arc::clone(&shape.keys),
+            members,
+            own,
+            affinity: shape.affinity,
+            empty: shape.empty,
+        })
     }
 
     fn count(&self) -> u32 {
@@ -76,7 +83,7 @@ impl Installed {
         id: &GroupId,
         mut each: impl FnMut(SetId, Key, Content),
     ) -> Result<(), BackendError> {
-        for lane_key in &self.keys {
+        for lane_key in self.keys.iter() {
             let balancer = layout.balancer_of(lane_key.lane)?;
             if let Some(content) = self.verdict(balancer) {
                 let set = layout.balancers[balancer].verdicts;
@@ -93,7 +100,7 @@ impl Installed {
         id: &GroupId,
         mut each: impl FnMut(SetId, Key, Content),
     ) -> Result<(), BackendError> {
-        for lane_key in &self.keys {
+        for lane_key in self.keys.iter() {
             let subject = Subject::lane(id, lane_key);
             for set in layout.lanes.get(usize::from(lane_key.lane)).into_iter().flatten() {
                 each(*set, layout.key(*set, &subject)?, Content::None);

@@ -37,7 +37,7 @@ pub(super) fn update(
     let family = table.layout.family;
     for id in touched.targets.iter().filter(|id| id.family() == family) {
         let old = table.targets.remove(id);
-        let new = view.target(id).and_then(|target| Installed::new(target, view, old.as_ref()));
+        let new = view.target(id).and_then(|target| Installed::new(target, old.as_ref()));
         purge |= lost_sticky_member(old.as_ref(), new.as_ref());
         if old != new {
             compare(&mut plan, table, id, old.as_ref(), new.as_ref())?;

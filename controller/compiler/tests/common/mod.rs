@@ -9,51 +9,51 @@ use rulecast_compiler::model::{
     DetectLocal, Endpoint, Options, Pool, Service, ServicePort, Slice, SlicePort,
 };
 
-pub fn ip(text: &str) -> IpAddr {
+pub(crate) fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
-pub fn tcp(name: &str, port: u16) -> ServicePort {
+pub(crate) fn tcp(name: &str, port: u16) -> ServicePort {
     ServicePort { name: name.into(), proto: Proto::Tcp, port, node_port: None }
 }
 
 /// A ClusterIP Service with one unnamed TCP port 80.
-pub fn service(cluster_ip: &str) -> Service {
+pub(crate) fn service(cluster_ip: &str) -> Service {
     Service { cluster_ips: vec![ip(cluster_ip)], ports: vec![tcp("", 80)], ..Service::default() }
 }
 
 /// A slice of `ns/web` with the unnamed TCP port 8080.
-pub fn slice(endpoints: Vec<Endpoint>) -> Slice {
+pub(crate) fn slice(endpoints: Vec<Endpoint>) -> Slice {
     let ports = vec![SlicePort { name: String::new(), proto: Proto::Tcp, port: 8080 }];
     Slice { service: "ns/web".into(), ports, endpoints }
 }
 
-pub fn ready(addr: &str, node: &str) -> Endpoint {
+pub(crate) fn ready(addr: &str, node: &str) -> Endpoint {
     Endpoint { node: Some(node.into()), ..Endpoint::ready(ip(addr)) }
 }
 
-pub fn terminating(addr: &str, node: &str) -> Endpoint {
+pub(crate) fn terminating(addr: &str, node: &str) -> Endpoint {
     Endpoint { ready: false, terminating: true, ..ready(addr, node) }
 }
 
-pub fn hinted(addr: &str, node: &str, zones: &[&str], nodes: &[&str]) -> Endpoint {
+pub(crate) fn hinted(addr: &str, node: &str, zones: &[&str], nodes: &[&str]) -> Endpoint {
     let list = |names: &[&str]| names.iter().map(|n| (*n).into()).collect();
     Endpoint { zones: list(zones), nodes: list(nodes), ..ready(addr, node) }
 }
 
-pub fn options() -> Options {
+pub(crate) fn options() -> Options {
     let pods = vec![(ip("10.0.0.0"), 8), (ip("fd00:10::"), 32)];
     Options { detect_local: DetectLocal::ClusterCidr(pods), ..Options::default() }
 }
 
-pub fn compiler() -> Compiler {
+pub(crate) fn compiler() -> Compiler {
     let mut compiler = Compiler::default();
     compiler.set_pool("default", Some(Pool { options: options(), ..Pool::default() }));
     compiler
 }
 
 /// Compiles `ns/web` alone.
-pub fn compile(service: Service, slices: Vec<Slice>) -> Compiler {
+pub(crate) fn compile(service: Service, slices: Vec<Slice>) -> Compiler {
     let mut compiler = compiler();
     compiler.set_service("ns/web", Some(service));
     for (n, slice) in slices.into_iter().enumerate() {
@@ -63,16 +63,16 @@ pub fn compile(service: Service, slices: Vec<Slice>) -> Compiler {
     compiler
 }
 
-pub fn records(compiler: &Compiler) -> Vec<(Key, Value)> {
+pub(crate) fn records(compiler: &Compiler) -> Vec<(Key, Value)> {
     compiler.pools().next().unwrap().1.bundle().records()
 }
 
-pub fn group(cluster_ip: &str, kind: GroupKind) -> GroupId {
+pub(crate) fn group(cluster_ip: &str, kind: GroupKind) -> GroupId {
     GroupId { addr: ip(cluster_ip), port: 80, proto: Proto::Tcp, kind }
 }
 
 /// The member addresses of a group that a node in a zone uses: the most specific scope that has any.
-pub fn members(compiler: &Compiler, id: GroupId, node: &str, zone: &str) -> Vec<String> {
+pub(crate) fn members(compiler: &Compiler, id: GroupId, node: &str, zone: &str) -> Vec<String> {
     let records = records(compiler);
     let of = |wanted: Scope| -> Vec<String> {
         let list = records.iter().filter_map(|(key, _)| match key {
