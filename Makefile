@@ -25,7 +25,7 @@ check: ## formatting, lints, licences of dependencies
 bench: ## compile, wire and apply at 1k, 10k and 40k Services; needs root
 	cargo build --release -p rulecast-bench
 	RUSTFLAGS='-C target-feature=+crt-static' cargo build --profile applier --target x86_64-unknown-linux-gnu -p rulecast-node
-	"$${CARGO_TARGET_DIR:-target}/release/rulecast-bench" all $(ARGS)
+	"$${CARGO_TARGET_DIR:-target}/release/rulecast-bench" all --node-binary "$${CARGO_TARGET_DIR:-target}/x86_64-unknown-linux-gnu/applier/rulecast-node" $(ARGS)
 
 cluster: ## the same against a real kube-apiserver, with a controller and two nodes; needs root
 	tests/prepare.sh

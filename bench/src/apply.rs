@@ -141,6 +141,8 @@ impl Prepared {
             file.write_all(b"\n")?;
         }
         let mut command = Command::new(program);
+        // As rulecast-node starts itself.
+        command.envs(rulecast_node::memory::ALLOCATOR);
         command.arg(dir.path()).arg(&self.node).stdin(File::open(&heads)?).stdout(Stdio::piped());
         let output = in_namespace(move || Ok(command.spawn()?.wait_with_output()?))
             .with_context(|| format!("running {}", program.display()))?;
