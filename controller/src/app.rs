@@ -129,7 +129,8 @@ impl Parts {
         };
         let mut controller = Controller::new(world, sink, status, self.metrics, self.readiness, options);
         let mut election = None;
-        if let (None, Some(namespace), Some(client)) = (&args.output, &args.lease_namespace, elector) {
+        let alone = args.once || args.output.is_some();
+        if let (false, Some(namespace), Some(client)) = (alone, &args.lease_namespace, elector) {
             let identity = args.identity.clone().unwrap_or_else(|| format!("pid-{}", std::process::id()));
             let (leadership, running) = Election::start(client, namespace.clone(), identity);
             controller = controller.with_leadership(leadership);

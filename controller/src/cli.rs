@@ -80,9 +80,9 @@ pub struct RunArgs {
     /// With --once: exit with status 2 when anything could not be used.
     #[arg(long, requires = "once")]
     pub strict: bool,
-    /// Publish only while holding the Lease `rulecast-controller` in this namespace, so that others can stand by. Without
-    /// it, two controllers do no harm, but read each other's work over and over.
-    #[arg(long, value_name = "NAMESPACE", env = "POD_NAMESPACE", conflicts_with = "once")]
+    /// Publish only while holding the Lease `rulecast-controller` in this namespace, so that others can stand by; not with
+    /// --once or --output. Without it, two controllers do no harm, but read each other's work over and over.
+    #[arg(long, value_name = "NAMESPACE", env = "POD_NAMESPACE")]
     pub lease_namespace: Option<String>,
     /// The name to hold the Lease by.
     #[arg(long, value_name = "NAME", env = "POD_NAME")]

@@ -51,7 +51,7 @@ impl Garbage {
             // A pool that nobody asks for any more, and whose nodes run on; or another controller publishes.
             match load(sink, pool).await? {
                 Found::Sound(published, _) => named.chunks.extend(published.names()),
-                Found::Nothing => {}
+                Found::Nothing { .. } => {}
                 Found::Damaged { .. } => return Ok(0),
             }
         }

@@ -12,8 +12,11 @@ use crate::sink::{Sink, SinkError, Version};
 
 /// What was found.
 pub enum Found {
-    /// No head.
-    Nothing,
+    /// No head. Chunks of an earlier one may still tell how far it was; else the sequence is 0.
+    Nothing {
+        /// The highest sequence that nodes can have taken.
+        sequence: u64,
+    },
     /// A bundle that is what its head says.
     Sound(Box<Published>, Box<Replica>),
     /// A head that does not lead to a bundle.
@@ -53,7 +56,7 @@ impl From<DecodeError> for Damage {
 /// Reads what is published for a pool.
 pub async fn load<S: Sink>(sink: &S, pool: &str) -> Result<Found, PublishError> {
     let (head, version) = match sink.read_head(pool).await {
-        Ok(None) => return Ok(Found::Nothing),
+        Ok(None) => return Ok(Found::Nothing { sequence: highest_sequence(sink, pool).await? }),
         Ok(Some(found)) => found,
         Err(SinkError::Damaged { version, problem, .. }) => {
             let sequence = highest_sequence(sink, pool).await?;
@@ -126,7 +129,8 @@ fn count_services(bundle: &Bundle) -> usize {
     owners.len()
 }
 
-/// The highest sequence that a pool's chunks speak of, and some more: the last head's delta need not be among them.
+/// The highest sequence that a pool's chunks speak of, and some more: the last head's delta need not be among them. 0 when
+/// there are none.
 async fn highest_sequence<S: Sink>(sink: &S, pool: &str) -> Result<u64, PublishError> {
     const MARGIN: u64 = 16;
     let mut highest = 0;
@@ -140,5 +144,5 @@ async fn highest_sequence<S: Sink>(sink: &S, pool: &str) -> Result<u64, PublishE
         let sequence = index.or_else(|_| Delta::decode(&bytes).map(|delta| delta.to));
         highest = highest.max(sequence.unwrap_or(0));
     }
-    Ok(highest + MARGIN)
+    Ok(if highest == 0 { 0 } else { highest + MARGIN })
 }

@@ -2,6 +2,7 @@
 
 mod checkpoint;
 mod load;
+mod outcome;
 mod pace;
 mod plan;
 mod published;
@@ -11,10 +12,11 @@ mod write;
 use rulecast_bundle::Replica;
 use rulecast_compiler::PoolBundle;
 
-use crate::sink::{Sink, SinkError, Version};
+use crate::sink::{Sink, Version};
 
 pub use checkpoint::{Gate, Rotated, Rotation};
 pub use load::{Found, load};
+pub use outcome::{Outcome, PublishError};
 pub use pace::Pace;
 pub(crate) use pace::jitter;
 pub use plan::{Limits, Plan};
@@ -22,74 +24,18 @@ pub use published::Published;
 pub use shrink::Shrink;
 pub use write::{WriteError, Written};
 
-/// Why nothing was published.
-#[derive(Debug, thiserror::Error)]
-pub enum PublishError {
-    /// The sink did not take it, or did not say what is there.
-    #[error(transparent)]
-    Sink(#[from] SinkError),
-    /// What is there was written by a later version of this program.
-    #[error("pool {pool}: {problem}: a newer controller has published; upgrade this one")]
-    Newer {
-        /// The pool.
-        pool: String,
-        /// Which version.
-        problem: String,
-    },
-    /// The bundle is too large for the format.
-    #[error("pool {pool}: the bundle is too large: {problem}")]
-    TooLarge {
-        /// The pool.
-        pool: String,
-        /// By how much.
-        problem: String,
-    },
-    /// It would lose too many Services.
-    #[error(transparent)]
-    Shrink(#[from] Shrink),
-}
-
-impl PublishError {
-    /// Whether somebody else has published.
-    #[must_use]
-    pub fn is_conflict(&self) -> bool {
-        matches!(self, Self::Sink(SinkError::Conflict(_)))
-    }
-}
-
-/// What came of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
-    /// What is published is what is compiled.
-    Unchanged,
-    /// A new head.
-    Published {
-        /// Its sequence.
-        sequence: u64,
-        /// The number of records that changed; none: the whole bundle was written.
-        changes: Option<usize>,
-        /// The size of its delta, in bytes.
-        delta_bytes: usize,
-        /// The size of its checkpoint, in bytes, if it begins a new one.
-        checkpoint_bytes: Option<usize>,
-    },
-}
-
 /// What is known to be published.
 enum Base {
     /// It has to be read.
     Unknown,
-    Nothing,
+    /// Nothing, or nothing any more: nodes may have taken versions up to this sequence.
+    Nothing { sequence: u64 },
     /// It was read, and may differ from what is compiled.
     Loaded(Box<Published>, Box<Replica>),
     /// It was written here: the compiler's changes are relative to it.
     Own(Box<Published>),
     /// A head is there that leads nowhere. It is replaced by a checkpoint with a higher sequence.
-    Damaged {
-        sequence: u64,
-        epoch: u64,
-        version: Version,
-    },
+    Damaged { sequence: u64, epoch: u64, version: Version },
 }
 
 /// What to do next; see [`Publisher::next`].
@@ -175,7 +121,7 @@ impl Publisher {
     pub fn next(&self, bundle: &PoolBundle) -> Next {
         match &self.base {
             Base::Unknown => Next::Load,
-            Base::Nothing | Base::Loaded(..) | Base::Damaged { .. } => Next::Publish,
+            Base::Nothing { .. } | Base::Loaded(..) | Base::Damaged { .. } => Next::Publish,
             Base::Own(published) => {
                 let pending = bundle.has_changes() || published.head.mode != bundle.options().mode;
                 if pending { Next::Publish } else { Next::Rest }
@@ -191,7 +137,17 @@ impl Publisher {
     /// Takes over what was found to be published.
     pub fn adopt(&mut self, found: Found) {
         self.base = match found {
-            Found::Nothing => Base::Nothing,
+            Found::Nothing { sequence } => {
+                if sequence > 0 {
+                    let pool = self.pool.as_str();
+                    tracing::warn!(
+                        pool,
+                        sequence,
+                        "the head was deleted: going on after what its chunks tell of"
+                    );
+                }
+                Base::Nothing { sequence }
+            }
             Found::Sound(published, replica) => Base::Loaded(published, replica),
             Found::Damaged { sequence, epoch, version, problem } => {
                 tracing::error!(
@@ -217,12 +173,12 @@ impl Publisher {
         let plan = |base| Plan::new(pool, base, bundle, limits, gate);
         let planned = match std::mem::replace(&mut self.base, Base::Unknown) {
             Base::Unknown => None,
-            Base::Nothing => {
-                self.base = Base::Nothing;
-                Some(plan(plan::On::Nothing))
+            Base::Nothing { sequence } => {
+                self.base = Base::Nothing { sequence };
+                Some(plan(plan::On::Ruins { sequence, epoch: 0, version: None }))
             }
             Base::Damaged { sequence, epoch, version } => {
-                let planned = plan(plan::On::Ruins { sequence, epoch, version: version.clone() });
+                let planned = plan(plan::On::Ruins { sequence, epoch, version: Some(version.clone()) });
                 self.base = Base::Damaged { sequence, epoch, version };
                 Some(planned)
             }
@@ -254,7 +210,7 @@ impl Publisher {
                 (Some(published.services), published.head.sequence)
             }
             Base::Damaged { sequence, .. } => (None, *sequence),
-            Base::Unknown | Base::Nothing => return Ok(()),
+            Base::Unknown | Base::Nothing { .. } => return Ok(()),
         };
         if allowed == Some(sequence) { Ok(()) } else { Shrink::check(&self.pool, before, services, sequence) }
     }

@@ -33,9 +33,13 @@ const SURELY_DECODABLE: usize = 20_000;
 
 /// What a plan is made on top of.
 pub(super) enum On<'a> {
-    Nothing,
     Head(&'a Published, Vec<Change>),
-    Ruins { sequence: u64, epoch: u64, version: Version },
+    /// Nothing that could be followed from.
+    Ruins {
+        sequence: u64,
+        epoch: u64,
+        version: Option<Version>,
+    },
 }
 
 /// A delta as it goes out.
@@ -75,11 +79,10 @@ pub struct Plan {
 impl Plan {
     pub(super) fn new(pool: &str, on: On<'_>, bundle: &PoolBundle, limits: &Limits, gate: &Gate) -> Self {
         let (before, epoch, over) = match &on {
-            On::Nothing => (0, 0, None),
             On::Head(published, _) => {
                 (published.head.sequence, published.head.epoch, Some(published.version.clone()))
             }
-            On::Ruins { sequence, epoch, version } => (*sequence, *epoch, Some(version.clone())),
+            On::Ruins { sequence, epoch, version } => (*sequence, *epoch, version.clone()),
         };
         let sequence = before + 1;
         let mut head = Head {
@@ -115,7 +118,7 @@ impl Plan {
                     plan.overdue = Some(snapshot());
                 }
             }
-            On::Nothing | On::Ruins { .. } => plan.start = Start::Whole(snapshot()),
+            On::Ruins { .. } => plan.start = Start::Whole(snapshot()),
         }
         plan
     }

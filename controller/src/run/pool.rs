@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{RunOptions, describe};
+use super::RunOptions;
 use crate::metrics::Metrics;
 use crate::publisher::{Gate, Outcome, Pace, PublishError, Publisher, Rotated, Shrink};
 
@@ -99,7 +99,7 @@ impl PoolState {
         if let Some(published) = self.publisher.published() {
             metrics.in_force(pool, published);
         }
-        if let Some((sequence, changes, delta_bytes, checkpoint_bytes)) = describe(&outcome) {
+        if let Outcome::Published { sequence, changes, delta_bytes, checkpoint_bytes } = outcome {
             tracing::info!(pool, sequence, changes, delta_bytes, checkpoint_bytes, ?took, "published");
         }
     }

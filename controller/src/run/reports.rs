@@ -17,7 +17,7 @@ use crate::world::World;
 /// Between two that somebody waits for.
 const SOON: Duration = Duration::from_secs(2);
 /// Between two in which only numbers differ.
-const LATER: Duration = Duration::from_secs(30);
+const LATER: Duration = Duration::from_secs(10);
 /// After one that failed.
 const RETRY: Duration = Duration::from_secs(15);
 const PATIENCE: Duration = Duration::from_secs(15);

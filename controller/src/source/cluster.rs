@@ -127,7 +127,9 @@ impl Watch {
     {
         match event {
             watcher::Event::Init => {
-                known.seen = Some(HashSet::new());
+                // What an interrupted list named was told of, too.
+                let interrupted = known.seen.replace(HashSet::new());
+                known.names.extend(interrupted.into_iter().flatten());
                 true
             }
             watcher::Event::InitApply(object) | watcher::Event::Apply(object) => {
@@ -198,7 +200,7 @@ fn explain(error: &watcher::Error) -> String {
         | watcher::Error::WatchStartFailed(error)
         | watcher::Error::WatchFailed(error) => client::explain(error),
         watcher::Error::WatchError(status) => status.message.clone(),
-        other => other.to_string(),
+        watcher::Error::NoResourceVersion => error.to_string(),
     }
 }
 
@@ -218,4 +220,82 @@ fn is_missing(error: &watcher::Error) -> bool {
 
 fn is_gone(error: &watcher::Error) -> bool {
     status(error) == Some(410)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    type Guarded = DeserializeGuard<RawService>;
+
+    fn service(name: &str, cluster_ip: &str) -> Guarded {
+        let json = json!({ "metadata": { "name": name, "namespace": "a" },
+                           "spec": { "clusterIP": cluster_ip, "ports": [{ "port": 80 }] } });
+        serde_json::from_value(json).unwrap()
+    }
+
+    fn undecodable(name: &str) -> Guarded {
+        let json = json!({ "metadata": { "name": name, "namespace": "a" }, "spec": { "ports": "none" } });
+        serde_json::from_value(json).unwrap()
+    }
+
+    async fn told(kinds: usize, events: Vec<watcher::Event<Guarded>>) -> Vec<String> {
+        let (sender, mut receiver) = mpsc::channel(100);
+        let waiting = Arc::new(AtomicUsize::new(kinds));
+        let watch = Watch { waiting, events: sender, metrics: Arc::default() };
+        let mut known = Known::default();
+        for event in events {
+            assert!(watch.take(event, &mut known).await);
+        }
+        drop(watch);
+        let mut out = Vec::new();
+        while let Some(event) = receiver.recv().await {
+            out.push(match event {
+                Event::Set(object) => format!("set {}", object.id.name),
+                Event::Gone(id) => format!("gone {}", id.name),
+                Event::Bad(id, _) => format!("bad {}", id.name),
+                Event::Synced => "synced".to_owned(),
+            });
+        }
+        out
+    }
+
+    #[tokio::test]
+    async fn what_a_new_list_does_not_name_is_gone() {
+        use watcher::Event::{Apply, Delete, Init, InitApply, InitDone};
+        let events = vec![
+            Init,
+            InitApply(service("x", "10.0.0.1")),
+            InitApply(undecodable("y")),
+            InitDone,
+            Apply(service("z", "10.0.0.2")),
+            Apply(service("z", "oops")),
+            Delete(service("x", "10.0.0.1")),
+            // The connection broke; meanwhile z went and w came.
+            Init,
+            InitApply(service("y", "10.0.0.3")),
+            InitApply(service("v", "10.0.0.5")),
+            // Again, in the middle of the list.
+            Init,
+            InitApply(service("w", "10.0.0.4")),
+            InitApply(service("y", "10.0.0.3")),
+            InitDone,
+        ];
+        let wanted = [
+            "set a/x", "bad a/y", "synced", "set a/z", "bad a/z", "gone a/x", "set a/y", "set a/v",
+            "set a/w", "set a/y", "gone a/v", "gone a/z",
+        ];
+        let mut told = told(1, events).await;
+        // The last ones come from a set.
+        told[10..].sort();
+        assert_eq!(told, wanted);
+    }
+
+    #[tokio::test]
+    async fn one_kind_alone_does_not_make_it_complete() {
+        let events = vec![watcher::Event::Init, watcher::Event::InitDone];
+        assert!(told(2, events).await.is_empty());
+    }
 }

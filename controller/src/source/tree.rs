@@ -5,6 +5,7 @@ use std::ffi::OsStr;
 use std::fs::{self, Metadata};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::Event;
@@ -20,7 +21,8 @@ pub(super) struct Tree {
     said: HashMap<ObjectId, Entry>,
 }
 
-type Entry = Result<Object, String>;
+/// Shared between what a file holds and what was said: there may be hundreds of thousands.
+type Entry = Arc<Result<Object, String>>;
 
 #[derive(Default)]
 struct ManifestFile {
@@ -88,7 +90,7 @@ impl Tree {
                 Err(e) if e.kind() == ErrorKind::NotFound && folder != self.root => {}
                 Err(e) => {
                     let problem = format!("the folder cannot be read, what was in it stays: {e}");
-                    self.said.insert(id.clone(), Err(problem.clone()));
+                    self.said.insert(id.clone(), Arc::new(Err(problem.clone())));
                     events.push(Event::Bad(id, problem));
                     unreadable.push(folder);
                 }
@@ -164,11 +166,11 @@ impl Tree {
             }
             Some(entry) if self.said.get(&id) == Some(entry) => {}
             Some(entry) => {
-                events.push(match entry.clone() {
-                    Ok(object) => Event::Set(object),
-                    Err(problem) => Event::Bad(id.clone(), problem),
+                events.push(match entry.as_ref() {
+                    Ok(object) => Event::Set(object.clone()),
+                    Err(problem) => Event::Bad(id.clone(), problem.clone()),
                 });
-                self.said.insert(id, entry.clone());
+                self.said.insert(id, Arc::clone(entry));
             }
         }
     }
@@ -205,9 +207,9 @@ fn read(path: &Path, had_objects: bool) -> (BTreeMap<ObjectId, Entry>, Option<St
     let mut problems = Vec::new();
     for result in parse_manifests(&text, path) {
         match result {
-            Ok(object) => drop(objects.insert(object.id.clone(), Ok(object))),
+            Ok(object) => drop(objects.insert(object.id.clone(), Arc::new(Ok(object)))),
             Err(error) => match error.id.clone() {
-                Some(id) => drop(objects.insert(id, Err(error.to_string()))),
+                Some(id) => drop(objects.insert(id, Arc::new(Err(error.to_string())))),
                 None => problems.push(format!("document {}: {}", error.document, error.problem)),
             },
         }

@@ -304,3 +304,24 @@ async fn a_pool_that_changes_its_options_is_published() {
     check(&sink, &world, &mut follower).await;
     assert_eq!(head(&sink).await.sequence, 2);
 }
+
+#[tokio::test]
+async fn a_deleted_head_does_not_take_sequences_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let sink = rulecast_controller::sink::DirectorySink::new(dir.path()).unwrap();
+    let (mut world, mut publisher) = (world(2), Publisher::new(POOL));
+    let mut follower = Follower::new();
+    for host in 1..6 {
+        apply(&mut world, [endpoints(1, [host])]);
+        publisher.publish(&sink, world.compiler_mut().pool_mut(POOL).unwrap()).await.unwrap();
+        follower.follow(&sink).await;
+    }
+    std::fs::remove_file(sink.head_path(POOL)).unwrap();
+    apply(&mut world, [endpoints(1, [9])]);
+    let pool = world.compiler_mut().pool_mut(POOL).unwrap();
+    assert!(publisher.publish(&sink, pool).await.unwrap_err().is_conflict());
+    publisher.publish(&sink, pool).await.unwrap();
+    follower.follow(&sink).await;
+    assert!(follower.sequence() > 5);
+    assert_eq!(follower.root(), compiled(&world));
+}

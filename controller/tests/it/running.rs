@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::common::{Follower, POOL, endpoints, no_service, pool, service};
 use rulecast_api::RulePoolStatus;
 use rulecast_controller::http::Readiness;
+use rulecast_controller::leadership::Leadership;
 use rulecast_controller::metrics::Metrics;
 use rulecast_controller::objects::{Kind, ObjectId, PoolConfig};
 use rulecast_controller::publisher::Limits;
@@ -15,7 +16,7 @@ use rulecast_controller::sink::{ChunkKind, Fault, MemorySink, Sink, SinkError, V
 use rulecast_controller::source::Event;
 use rulecast_controller::status::StatusWriter;
 use rulecast_controller::world::World;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
@@ -76,11 +77,17 @@ struct Rig {
     readiness: Readiness,
     metrics: Arc<Metrics>,
     stop: Option<oneshot::Sender<()>>,
+    leads: watch::Sender<bool>,
     task: JoinHandle<Result<Summary, RunError>>,
 }
 
 impl Rig {
     fn start(sink: Arc<MemorySink>, options: RunOptions) -> Self {
+        Self::start_as(true, sink, options)
+    }
+
+    fn start_as(leader: bool, sink: Arc<MemorySink>, options: RunOptions) -> Self {
+        let (leads, leadership) = watch::channel(leader);
         let (events, receiver) = mpsc::channel(1000);
         let (stop, stopped) = oneshot::channel::<()>();
         let (statuses, readiness, metrics) =
@@ -92,9 +99,10 @@ impl Rig {
             Arc::clone(&metrics),
             readiness.clone(),
             options,
-        );
+        )
+        .with_leadership(Leadership::follow(leadership));
         let task = tokio::spawn(controller.run(receiver, async { drop(stopped.await) }));
-        Self { events, sink, statuses, readiness, metrics, stop: Some(stop), task }
+        Self { events, sink, statuses, readiness, metrics, stop: Some(stop), leads, task }
     }
 
     async fn send(&self, events: impl IntoIterator<Item = Event>) {
@@ -308,4 +316,35 @@ async fn once_publishes_and_ends() {
     rig.sink.inject([Fault::WriteHead]);
     rig.send(some().into_iter().chain([Event::Synced])).await;
     assert!(matches!(rig.task.await.unwrap(), Err(RunError::Publish(_))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_one_that_stands_by_takes_over_where_the_leader_was() {
+    let sink: Arc<MemorySink> = Arc::default();
+    let mut leader = Rig::start(Arc::clone(&sink), RunOptions::default());
+    let mut second = Rig::start_as(false, Arc::clone(&sink), RunOptions::default());
+    for rig in [&leader, &second] {
+        rig.send(some().into_iter().chain([Event::Synced])).await;
+    }
+    for host in 1..4u8 {
+        sleep(Duration::from_secs(2)).await;
+        leader.send([endpoints(1, [host])]).await;
+        second.send([endpoints(1, [host])]).await;
+    }
+    sleep(Duration::from_secs(2)).await;
+    assert_eq!(sink.history(POOL).len(), 4);
+    assert!(second.readiness.is_ready(), "standing by is all it can do");
+    assert!(second.statuses.0.lock().unwrap().is_empty(), "nor does it speak for the pool");
+
+    // The leader dies with a change unpublished; both have seen it.
+    leader.stop().await;
+    second.send([endpoints(2, [9])]).await;
+    sleep(Duration::from_secs(2)).await;
+    assert_eq!(sink.history(POOL).len(), 4);
+    second.leads.send_replace(true);
+    sleep(Duration::from_secs(2)).await;
+    assert_eq!(sink.history(POOL).len(), 5);
+    let mut follower = Follower::new();
+    follower.follow(&*sink).await;
+    assert_eq!(second.stop().await.pools[POOL].head.sequence, follower.sequence());
 }
