@@ -1,17 +1,16 @@
 //! The node applier.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use kube::config::{KubeConfigOptions, Kubeconfig};
 use rulecast_bundle::Mode;
+use rulecast_connect::ClusterOptions;
 use rulecast_node::applier::Applier;
 use rulecast_node::backend::BackendError;
 use rulecast_node::nftables::Nftables;
 use rulecast_node::run::Runner;
 use rulecast_node::source::Source;
-use rulecast_node::source::cluster::{self, Cluster};
+use rulecast_node::source::cluster::Cluster;
 use rulecast_node::source::directory::Directory;
 use rulecast_node::status::Shared;
 use rulecast_node::store::Store;
@@ -100,7 +99,10 @@ async fn start(options: Options) -> anyhow::Result<()> {
         return follow(applier, source, shared, options.once).await;
     }
     let _already = rustls::crypto::ring::default_provider().install_default();
-    let client = cluster::client(config(options.kubeconfig.as_ref()).await?)?;
+    let cluster = ClusterOptions { kubeconfig: options.kubeconfig, context: None };
+    let client = rulecast_connect::connect(&cluster).await.context(
+        "no API server: give --kubeconfig, or --bundle-dir to follow a directory, or run in a pod",
+    )?;
     let source = Cluster::new(&client, &options.pool);
     let report = report::run(client, node, options.pool, options.report_interval, shared.clone());
     tokio::spawn(report);
@@ -135,18 +137,4 @@ fn node_name(option: Option<String>) -> anyhow::Result<String> {
     let name = option.or_else(|| std::env::var("NODE_NAME").ok()).filter(|n| !n.is_empty());
     let host = || std::fs::read_to_string("/proc/sys/kernel/hostname").map(|n| n.trim().to_lowercase());
     name.map_or_else(host, Ok).context("this node's name is unknown: give --hostname-override")
-}
-
-async fn config(kubeconfig: Option<&PathBuf>) -> anyhow::Result<kube::Config> {
-    let config = match kubeconfig {
-        Some(path) => {
-            let file =
-                Kubeconfig::read_from(path).with_context(|| format!("--kubeconfig {}", path.display()))?;
-            kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?
-        }
-        None => kube::Config::infer().await.context(
-            "no API server: give --kubeconfig, or --bundle-dir to follow a directory, or run in a pod",
-        )?,
-    };
-    Ok(config)
 }

@@ -5,10 +5,11 @@ use std::time::{Duration, SystemTime};
 use k8s_openapi::jiff::Timestamp;
 use kube::Client;
 use kube::api::{Api, DynamicObject, Patch, PatchParams};
+use rulecast_connect::chain;
 use serde_json::{Value, json};
 use tracing::{debug, warn};
 
-use crate::source::cluster::{chain, resource};
+use crate::source::cluster::resource;
 use crate::status::{Shared, State};
 
 /// How long a write may take.

@@ -7,8 +7,7 @@ use std::fmt::Display;
 use std::sync::Arc;
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
-use rulecast_bundle::frame::Decoder;
-use rulecast_bundle::{Bundle, Checkpoint, ChunkId, DecodeError, Index, MAX_CHECKPOINT, MAX_CHUNK};
+use rulecast_bundle::{Bundle, Checkpoint, ChunkId, Index, MAX_CHECKPOINT, MAX_CHUNK};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use super::PublishError;
@@ -62,15 +61,12 @@ impl Rotation {
         let Self { pool, sequence, frame, gate } = self;
         let closed = gate.close().await;
         let raw = frame.len();
-        let encode = move || -> Result<Checkpoint, DecodeError> {
-            Ok(Checkpoint::encode(sequence, &Bundle::load(Decoder::new(&frame)?)?))
-        };
-        let encoded = tokio::task::spawn_blocking(encode).await;
+        let encoded = tokio::task::spawn_blocking(move || Checkpoint::of_frame(sequence, &frame)).await;
         let failed = |e: &dyn Display| PublishError::TooLarge {
             pool: pool.clone(),
             problem: format!("{raw} bytes: {e}"),
         };
-        let checkpoint = encoded.map_err(|e| failed(&e))?.map_err(|e| failed(&e))?;
+        let checkpoint = encoded.map_err(|e| failed(&e))?;
         let bytes = checkpoint.size();
         let Checkpoint { index, chunks } = checkpoint;
         let encoded = index.encode();

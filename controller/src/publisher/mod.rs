@@ -224,6 +224,7 @@ impl Publisher {
         match result {
             Ok(Written { published, outcome, checkpoint }) => {
                 self.base = Base::Own(published);
+                bundle.confirm();
                 drop(checkpoint);
                 Ok(outcome)
             }

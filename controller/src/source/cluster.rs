@@ -13,7 +13,7 @@ use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 
-use super::{Event, Source, client};
+use super::{Event, Source};
 use crate::metrics::Metrics;
 use crate::objects::{
     Convert, HEADLESS, Kind, ObjectId, PROXY_NAME, RawNode, RawPool, RawService, RawServiceCidr, RawSlice,
@@ -198,7 +198,7 @@ fn explain(error: &watcher::Error) -> String {
     match error {
         watcher::Error::InitialListFailed(error)
         | watcher::Error::WatchStartFailed(error)
-        | watcher::Error::WatchFailed(error) => client::explain(error),
+        | watcher::Error::WatchFailed(error) => rulecast_connect::explain(error),
         watcher::Error::WatchError(status) => status.message.clone(),
         watcher::Error::NoResourceVersion => error.to_string(),
     }

@@ -1,6 +1,5 @@
 //! Where objects come from: a cluster, or a directory of manifests.
 
-mod client;
 mod cluster;
 mod directory;
 mod tree;
@@ -9,10 +8,10 @@ use tokio::sync::mpsc;
 
 use crate::objects::{Object, ObjectId};
 
-pub(crate) use client::explain;
-pub use client::{ClientError, ClusterOptions, connect};
 pub use cluster::ClusterSource;
 pub use directory::{DirectoryError, DirectorySource, load_directory};
+pub(crate) use rulecast_connect::explain;
+pub use rulecast_connect::{ClientError, ClusterOptions, connect};
 
 /// What a source says.
 #[derive(Debug, Clone, PartialEq)]

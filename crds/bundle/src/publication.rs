@@ -321,8 +321,14 @@ impl Checkpoint {
     #[cfg(feature = "encode")]
     #[must_use]
     pub fn encode(sequence: u64, bundle: &Bundle) -> Self {
-        let raw = bundle.frame();
-        let chunks: Vec<Vec<u8>> = compress(&raw).chunks(MAX_CHUNK).map(<[u8]>::to_vec).collect();
+        Self::of_frame(sequence, &bundle.frame())
+    }
+
+    /// Encodes a bundle's frame ([`Bundle::frame`]); for callers that compress on another thread than the bundle's.
+    #[cfg(feature = "encode")]
+    #[must_use]
+    pub fn of_frame(sequence: u64, raw: &[u8]) -> Self {
+        let chunks: Vec<Vec<u8>> = compress(raw).chunks(MAX_CHUNK).map(<[u8]>::to_vec).collect();
         let ids = chunks.iter().map(|c| ChunkId::of(c)).collect();
         Self { index: Index { sequence, raw_size: raw.len(), chunks: ids }, chunks }
     }

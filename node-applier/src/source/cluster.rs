@@ -6,23 +6,16 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use futures::{Stream, StreamExt as _};
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
 use kube::api::{Api, ApiResource, GroupVersionKind, Object};
-use kube::client::{Client, ClientBuilder, ConfigExt as _};
+use kube::client::Client;
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{self, Event, watcher};
 use rulecast_bundle::{ChunkId, Head};
+use rulecast_connect::chain;
 use serde::{Deserialize, Serialize};
-use tower::ServiceBuilder;
 
 use super::{Source, SourceError};
 
-/// A silent connection is probed after this long, and given up after [`DEAD_AFTER`]: an API server that vanished is
-/// noticed within half a minute, not after the five minutes of a watch.
-const KEEPALIVE: Duration = Duration::from_secs(10);
-/// See [`KEEPALIVE`].
-const DEAD_AFTER: Duration = Duration::from_secs(20);
 /// How long a single read may take.
 const READ_TIMEOUT: Duration = Duration::from_secs(15);
 /// Seconds after which the API server ends a watch and it is made anew from where it was.
@@ -45,23 +38,6 @@ pub struct ChunkSpec {
 pub struct Cluster {
     stream: Pin<Box<dyn Stream<Item = Result<Event<Bundle>, watcher::Error>> + Send>>,
     chunks: Api<Chunk>,
-}
-
-/// A client whose connections notice a dead API server.
-pub fn client(config: kube::Config) -> Result<Client, kube::Error> {
-    let mut http = HttpConnector::new();
-    http.enforce_http(false);
-    http.set_keepalive(Some(KEEPALIVE));
-    http.set_keepalive_interval(Some(KEEPALIVE / 2));
-    http.set_tcp_user_timeout(Some(DEAD_AFTER));
-    http.set_connect_timeout(Some(KEEPALIVE));
-    let https = config.rustls_https_connector_with_connector(http)?;
-    let service = ServiceBuilder::new()
-        .layer(config.base_uri_layer())
-        .option_layer(config.auth_layer()?)
-        .map_err(tower::BoxError::from)
-        .service(hyper_util::client::legacy::Client::builder(TokioExecutor::new()).build(https));
-    Ok(ClientBuilder::new(service, config.default_namespace).build())
 }
 
 /// The kind `name` of our group.
@@ -111,18 +87,4 @@ impl Source for Cluster {
             .decode(&chunk.spec.data)
             .map_err(|e| SourceError::Malformed { what, why: e.to_string() })
     }
-}
-
-/// An error with its causes.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        source = cause.source();
-    }
-    text
 }

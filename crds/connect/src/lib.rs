@@ -1,4 +1,6 @@
-//! The connection to a cluster.
+//! The connection to an API server, for the controller and the node applier alike.
+//!
+//! kube's own client sets no keepalive: an API server that vanished without a word would be noticed after five minutes.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -83,12 +85,19 @@ async fn config(options: &ClusterOptions) -> Result<Config, ClientError> {
 }
 
 /// What went wrong, in words, with its causes.
-pub(crate) fn explain(error: &kube::Error) -> String {
-    if let kube::Error::Api(status) = error {
-        return format!("{} ({})", status.message, status.code);
+#[must_use]
+pub fn explain(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => format!("{} ({})", status.message, status.code),
+        other => chain(other),
     }
+}
+
+/// An error and its causes in one line, each told once.
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
+    let mut cause = error.source();
     while let Some(error) = cause {
         let more = error.to_string();
         if !text.contains(&more) {
