@@ -147,11 +147,14 @@ fn a_change_that_is_taken_back_is_no_change() {
     assert!(!pool.has_changes(), "the failed publication and what followed cancel out");
 }
 
+/// Endpoint number, node number, ready.
+type Endpoints = Vec<(u8, u8, bool)>;
+
 /// One step of a history: Service, slice or node number, and what it becomes.
 #[derive(Debug, Clone)]
 enum Step {
     Service(u8, Option<(u8, bool, bool, bool)>),
-    Slice(u8, Option<(u8, Vec<(u8, u8, bool)>)>),
+    Slice(u8, Option<(u8, Endpoints)>),
     Node(u8, bool),
 }
 
