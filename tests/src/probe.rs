@@ -1,0 +1,137 @@
+//! Connecting to Services from a namespace, and what comes of it.
+
+use std::collections::BTreeSet;
+use std::io::{self, ErrorKind, Read as _};
+use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow};
+
+use crate::namespace::Namespace;
+
+/// How long an answer may take that is on its way. Also what it costs to learn that there is none.
+const ANSWER: Duration = Duration::from_millis(600);
+/// The same for a connection. A refusal that comes back while the first SYN is still being sent, as it does within a
+/// machine, counts only when the SYN is repeated, after a second.
+const CONNECT: Duration = Duration::from_millis(1500);
+
+/// A transport protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Proto {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+/// What a connection came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// A pod answered.
+    Pod {
+        /// Its name.
+        name: String,
+        /// The port it was reached at.
+        port: u16,
+        /// The client's address as the pod sees it.
+        peer: IpAddr,
+    },
+    /// It was refused.
+    Refused,
+    /// Nothing came back.
+    Silence,
+    /// There is no way to it: no rule translates it, and nobody has that address. Over UDP that is [`Self::Silence`]:
+    /// only a closed port is told to a socket.
+    Unreachable,
+}
+
+impl Answer {
+    /// The pod's name.
+    pub fn pod(&self) -> anyhow::Result<&str> {
+        match self {
+            Self::Pod { name, .. } => Ok(name),
+            other => Err(anyhow!("no pod answered: {other:?}")),
+        }
+    }
+
+    /// The client's address as the pod sees it.
+    pub fn peer(&self) -> anyhow::Result<IpAddr> {
+        match self {
+            Self::Pod { peer, .. } => Ok(*peer),
+            other => Err(anyhow!("no pod answered: {other:?}")),
+        }
+    }
+
+    /// The port at which the pod was reached.
+    pub fn port(&self) -> anyhow::Result<u16> {
+        match self {
+            Self::Pod { port, .. } => Ok(*port),
+            other => Err(anyhow!("no pod answered: {other:?}")),
+        }
+    }
+}
+
+/// Connects once, from a new port.
+pub fn connect(from: &Namespace, proto: Proto, to: SocketAddr) -> anyhow::Result<Answer> {
+    from.run(|| once(proto, to))?
+}
+
+/// Connects so many times and returns the names of those who answer; anything else is an error.
+pub fn pods(
+    from: &Namespace,
+    proto: Proto,
+    to: SocketAddr,
+    count: usize,
+) -> anyhow::Result<BTreeSet<String>> {
+    from.run(|| {
+        let mut names = BTreeSet::new();
+        for _ in 0..count {
+            let answer = once(proto, to)?;
+            let name = answer.pod().with_context(|| format!("{proto:?} to {to}"))?;
+            names.insert(name.to_owned());
+        }
+        Ok(names)
+    })?
+}
+
+fn once(proto: Proto, to: SocketAddr) -> anyhow::Result<Answer> {
+    let text = match proto {
+        Proto::Tcp => tcp(to),
+        Proto::Udp => udp(to),
+    };
+    match text {
+        Ok(text) => parse(&text).ok_or_else(|| anyhow!("{to} answered {text:?}, which is no pod's answer")),
+        Err(e) if e.kind() == ErrorKind::ConnectionRefused => Ok(Answer::Refused),
+        Err(e) if matches!(e.kind(), ErrorKind::TimedOut | ErrorKind::WouldBlock) => Ok(Answer::Silence),
+        Err(e) if matches!(e.kind(), ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable) => {
+            Ok(Answer::Unreachable)
+        }
+        Err(e) => Err(e).with_context(|| format!("{proto:?} to {to}")),
+    }
+}
+
+fn tcp(to: SocketAddr) -> io::Result<String> {
+    let mut stream = TcpStream::connect_timeout(&to, CONNECT)?;
+    stream.set_read_timeout(Some(ANSWER))?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text)?;
+    Ok(text)
+}
+
+fn udp(to: SocketAddr) -> io::Result<String> {
+    let any: IpAddr = if to.is_ipv4() { [0; 4].into() } else { [0; 16].into() };
+    let socket = UdpSocket::bind((any, 0))?;
+    socket.connect(to)?;
+    socket.set_read_timeout(Some(ANSWER))?;
+    socket.send(b"who?")?;
+    let mut answer = [0; 256];
+    let length = socket.recv(&mut answer)?;
+    Ok(String::from_utf8_lossy(&answer[..length]).into_owned())
+}
+
+fn parse(text: &str) -> Option<Answer> {
+    let mut words = text.lines().last()?.split(' ');
+    let (name, port, peer) =
+        (words.next()?.to_owned(), words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+    Some(Answer::Pod { name, port, peer })
+}

@@ -1,0 +1,52 @@
+//! Scenarios on a real API server and real kernels: `cargo test -p rulecast-tests --test cluster [-- NAME...]`.
+//!
+//! They share a cluster and run one after the other, so each of them begins with what the one before left behind, which
+//! has to work: `recover` starts what is not running and waits until both nodes are up to date.
+
+use std::process::ExitCode;
+
+use rulecast_tests::cluster::Cluster;
+use rulecast_tests::runner::{self, Scenario};
+
+mod bad_input;
+mod privileges;
+mod repair;
+mod reports;
+mod restarts;
+mod tampering;
+mod traffic;
+mod traffic_outside;
+
+macro_rules! scenarios {
+    ($($module:ident::$name:ident,)*) => {
+        &[$((concat!(stringify!($module), "::", stringify!($name)), |cluster| {
+            cluster.recover()?;
+            $module::$name(cluster)
+        })),*]
+    };
+}
+
+const SCENARIOS: &[Scenario<Cluster>] = scenarios![
+    reports::both_nodes_report_what_is_published,
+    privileges::the_programs_can_do_their_work_and_nothing_else,
+    privileges::without_net_admin_the_applier_says_so,
+    traffic::endpoints_and_ports_are_followed,
+    traffic::a_pod_reaches_itself_through_its_service,
+    traffic::clients_stick_to_their_endpoint,
+    traffic_outside::node_ports_answer_on_every_node,
+    traffic_outside::load_balancer_addresses_come_and_go,
+    traffic_outside::policy_local_keeps_the_client_address,
+    repair::what_others_remove_comes_back,
+    bad_input::one_bad_object_holds_up_nobody,
+    restarts::the_controller_is_killed,
+    restarts::the_applier_is_killed_while_the_api_server_is_away,
+    restarts::the_api_server_is_restarted,
+    tampering::altered_bundles_are_refused,
+    tampering::another_pools_bundle_is_refused,
+    tampering::a_deleted_bundle_is_made_again,
+    tampering::a_lower_sequence_is_refused,
+];
+
+fn main() -> ExitCode {
+    runner::run(SCENARIOS, || Cluster::start("rc-test", 3), Cluster::print_logs)
+}
