@@ -5,7 +5,7 @@ set -euo pipefail
 case ${1:-} in
   -h | --help)
     cat <<'U'
-usage: cluster.sh [--check]
+usage: cluster.sh [--check]        (CHECK=1 in the environment means --check, too)
 
 What `make cluster` runs: builds the programs, starts a real control plane, a controller and two nodes with pods in network
 namespaces of their own, says what to try, and runs until Ctrl-C. --check: tests itself and exits 0 if all is well.
@@ -14,6 +14,7 @@ U
     exit 0
     ;;
 esac
+[ -z "${CHECK:-}" ] || set -- --check
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 ROOT=$HERE/../..
 die() { echo "cluster.sh: $*" >&2; exit 1; }

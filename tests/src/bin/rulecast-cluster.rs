@@ -6,11 +6,11 @@ use std::io::Write as _;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use lexopt::prelude::*;
 use rulecast_tests::cluster::{Cluster, Service};
+use rulecast_tests::namespace::Namespace;
 use rulecast_tests::objects::{NAMESPACE, ready, service, unready};
 use rulecast_tests::probe::{self, Proto};
 use rulecast_tests::wait::wait_for_eq;
@@ -107,17 +107,12 @@ fn set_up(cluster: &Cluster) -> anyhow::Result<Service> {
     cluster.set_ingress("web", &[LOAD_BALANCER_IP.parse()?])?;
     cluster.set_endpoints("web", 8080, &["a1", "a2", "b1", "b2"].map(ready))?;
     let from = &cluster.network.pod("a3").namespace;
-    answered(cluster, from, web.cluster[0], &["a1", "a2", "b1", "b2"])?;
+    answered(from, web.cluster[0], &["a1", "a2", "b1", "b2"])?;
     cluster.wait_until_in_force()?;
     Ok(web)
 }
 
-fn answered(
-    _: &Cluster,
-    from: &rulecast_tests::namespace::Namespace,
-    to: SocketAddr,
-    pods: &[&str],
-) -> anyhow::Result<()> {
+fn answered(from: &Namespace, to: SocketAddr, pods: &[&str]) -> anyhow::Result<()> {
     let wanted = pods.iter().map(|pod| (*pod).to_owned()).collect();
     wait_for_eq(&format!("{pods:?} at {to}"), &wanted, || probe::pods(from, Proto::Tcp, to, 40))
 }
@@ -128,17 +123,17 @@ fn test(cluster: &Cluster, web: &Service) -> anyhow::Result<()> {
     let outside = &network.client.namespace;
     for pod in ["a3", "b3"] {
         for to in web.cluster {
-            answered(cluster, &network.pod(pod).namespace, to, &all)?;
+            answered(&network.pod(pod).namespace, to, &all)?;
         }
     }
     for node in &network.nodes {
-        answered(cluster, outside, SocketAddr::new(node.v4, NODE_PORT), &all)?;
+        answered(outside, SocketAddr::new(node.v4, NODE_PORT), &all)?;
     }
-    answered(cluster, outside, format!("{LOAD_BALANCER_IP}:80").parse()?, &all)?;
+    answered(outside, format!("{LOAD_BALANCER_IP}:80").parse()?, &all)?;
     cluster.set_endpoints("web", 8080, &[ready("a1"), unready("b1")])?;
-    answered(cluster, outside, SocketAddr::new(network.nodes[1].v4, NODE_PORT), &["a1"])?;
+    answered(outside, SocketAddr::new(network.nodes[1].v4, NODE_PORT), &["a1"])?;
     rulecast_tests::nft::nft(&network.nodes[0].namespace, &["flush", "ruleset"])?;
-    answered(cluster, &network.pod("a3").namespace, web.cluster[0], &["a1"])?;
+    answered(&network.pod("a3").namespace, web.cluster[0], &["a1"])?;
     let head = cluster.wait_until_in_force()?;
     ensure!(head.sequence > 1, "{head:?}");
     Ok(())
@@ -208,6 +203,4 @@ fn say(text: &str) {
     // A closed pipe is the reader's choice.
     let mut out = std::io::stdout();
     let _closed = writeln!(out, "{text}").and_then(|()| out.flush());
-    // Messages of programs that are started meanwhile come after it.
-    std::thread::sleep(Duration::ZERO);
 }
