@@ -52,7 +52,7 @@ pub async fn run(client: Client, node: String, pool: String, interval: Duration,
 }
 
 /// A time between half of `mean` and one and a half of it.
-fn jitter(mean: Duration) -> Duration {
+pub(crate) fn jitter(mean: Duration) -> Duration {
     use std::hash::{BuildHasher as _, RandomState};
     let random = RandomState::new().hash_one(0u8) % 1000;
     mean / 2 + mean * u32::try_from(random).expect("below 1000") / 1000

@@ -68,7 +68,11 @@ pub async fn load<S: Sink>(sink: &S, pool: &str) -> Result<Found, PublishError> 
     match follow(sink, pool, head, version.clone()).await {
         Ok((published, replica)) => Ok(Found::Sound(Box::new(published), Box::new(replica))),
         Err(Damage::Passing(error)) => Err(error),
-        Err(Damage::Damaged(problem)) => Ok(Found::Damaged { sequence, epoch, version, problem }),
+        Err(Damage::Damaged(problem)) => {
+            // The damage may be a head that somebody wrote by hand, with a sequence that nodes have long passed.
+            let sequence = sequence.max(highest_sequence(sink, pool).await?);
+            Ok(Found::Damaged { sequence, epoch, version, problem })
+        }
     }
 }
 

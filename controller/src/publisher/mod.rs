@@ -59,6 +59,8 @@ pub struct Publisher {
     allow_shrink: bool,
     gate: Gate,
     base: Base,
+    /// The highest epoch and sequence that were published as far as this process knows: nodes refuse what is below.
+    floor: (u64, u64),
 }
 
 impl Publisher {
@@ -71,6 +73,7 @@ impl Publisher {
             allow_shrink: false,
             gate: Gate::default(),
             base: Base::Unknown,
+            floor: (0, 0),
         }
     }
 
@@ -148,7 +151,20 @@ impl Publisher {
                 }
                 Base::Nothing { sequence }
             }
-            Found::Sound(published, replica) => Base::Loaded(published, replica),
+            Found::Sound(published, _) if published.position() < self.floor => {
+                let (epoch, sequence) = self.floor;
+                tracing::error!(
+                    pool = self.pool,
+                    found = published.head.sequence,
+                    sequence,
+                    "what is published is older than what was published before; going on after the newer sequence"
+                );
+                Base::Damaged { sequence, epoch, version: published.version }
+            }
+            Found::Sound(published, replica) => {
+                self.floor = published.position();
+                Base::Loaded(published, replica)
+            }
             Found::Damaged { sequence, epoch, version, problem } => {
                 tracing::error!(
                     pool = self.pool,
@@ -223,6 +239,7 @@ impl Publisher {
     ) -> Result<Outcome, PublishError> {
         match result {
             Ok(Written { published, outcome, checkpoint }) => {
+                self.floor = published.position();
                 self.base = Base::Own(published);
                 bundle.confirm();
                 drop(checkpoint);

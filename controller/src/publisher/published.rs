@@ -41,6 +41,11 @@ pub struct Published {
 }
 
 impl Published {
+    /// Epoch and sequence: what nodes compare.
+    pub(super) fn position(&self) -> (u64, u64) {
+        (self.head.epoch, self.head.sequence)
+    }
+
     /// The size of the checkpoint, in bytes: what a joining node reads first.
     #[must_use]
     pub fn checkpoint_bytes(&self) -> usize {

@@ -15,6 +15,7 @@ use rulecast_connect::chain;
 use serde::{Deserialize, Serialize};
 
 use super::{Source, SourceError};
+use crate::report::jitter;
 
 /// How long a single read may take.
 const READ_TIMEOUT: Duration = Duration::from_secs(15);
@@ -34,9 +35,13 @@ pub struct ChunkSpec {
     data: String,
 }
 
+type Watch = Pin<Box<dyn Stream<Item = Result<Event<Bundle>, watcher::Error>> + Send>>;
+
 /// The RuleBundle of one pool.
 pub struct Cluster {
-    stream: Pin<Box<dyn Stream<Item = Result<Event<Bundle>, watcher::Error>> + Send>>,
+    bundles: Api<Bundle>,
+    pool: String,
+    stream: Watch,
     chunks: Api<Chunk>,
 }
 
@@ -51,14 +56,33 @@ impl Cluster {
     #[must_use]
     pub fn new(client: &Client, pool: &str) -> Self {
         let bundles: Api<Bundle> = Api::all_with(client.clone(), &resource("RuleBundle", "rulebundles"));
-        let config = watcher::Config::default()
-            .fields(&format!("metadata.name={pool}"))
-            // From the watch cache: many nodes may ask at once.
-            .any_semantic()
-            .timeout(WATCH_SECONDS);
-        let stream = watcher(bundles, config).default_backoff();
         let chunks = Api::all_with(client.clone(), &resource("RuleChunk", "rulechunks"));
-        Self { stream: Box::pin(stream), chunks }
+        Self { stream: watch(&bundles, pool), bundles, pool: pool.to_owned(), chunks }
+    }
+}
+
+fn watch(bundles: &Api<Bundle>, pool: &str) -> Watch {
+    let config = watcher::Config::default()
+        .fields(&format!("metadata.name={pool}"))
+        // From the watch cache: many nodes may ask at once.
+        .any_semantic()
+        .timeout(WATCH_SECONDS);
+    watcher(bundles.clone(), config).default_backoff().boxed()
+}
+
+/// How long to wait then, on average: all nodes hear it at once.
+const SOON: Duration = Duration::from_millis(500);
+/// The API server no longer knows the version that the watch was to go on from.
+const GONE: u16 = 410;
+
+fn is_gone(error: &watcher::Error) -> bool {
+    use watcher::Error as E;
+    match error {
+        E::WatchError(status) => status.code == GONE,
+        E::InitialListFailed(kube::Error::Api(s)) | E::WatchStartFailed(kube::Error::Api(s)) => {
+            s.code == GONE
+        }
+        _ => false,
     }
 }
 
@@ -69,6 +93,12 @@ impl Source for Cluster {
                 Some(Ok(Event::Apply(bundle) | Event::InitApply(bundle))) => return Ok(bundle.spec),
                 // A deleted bundle changes nothing: the last good one stays until there is a new one.
                 Some(Ok(Event::Init | Event::InitDone | Event::Delete(_))) => {}
+                // That is no failure of the API server, so it is asked again soon: what was missed may be urgent. A new
+                // watch, since the old one would wait as long as after an outage.
+                Some(Err(error)) if is_gone(&error) => {
+                    self.stream = watch(&self.bundles, &self.pool);
+                    tokio::time::sleep(jitter(SOON)).await;
+                }
                 Some(Err(error)) => return Err(SourceError::Watch(chain(&error))),
                 None => return Err(SourceError::Watch("it ended".to_owned())),
             }
