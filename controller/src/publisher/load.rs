@@ -70,7 +70,8 @@ pub async fn load<S: Sink>(sink: &S, pool: &str) -> Result<Found, PublishError> 
         Err(Damage::Passing(error)) => Err(error),
         Err(Damage::Damaged(problem)) => {
             // The damage may be a head that somebody wrote by hand, with a sequence that nodes have long passed.
-            let sequence = sequence.max(highest_sequence(sink, pool).await?);
+            let told = highest_sequence(sink, pool).await?;
+            let sequence = if told > sequence + MARGIN { told } else { sequence };
             Ok(Found::Damaged { sequence, epoch, version, problem })
         }
     }
@@ -133,10 +134,12 @@ fn count_services(bundle: &Bundle) -> usize {
     owners.len()
 }
 
+/// How far behind the last head its pool's chunks may be.
+const MARGIN: u64 = 16;
+
 /// The highest sequence that a pool's chunks speak of, and some more: the last head's delta need not be among them. 0 when
 /// there are none.
 async fn highest_sequence<S: Sink>(sink: &S, pool: &str) -> Result<u64, PublishError> {
-    const MARGIN: u64 = 16;
     let mut highest = 0;
     for id in sink.list_chunks(pool).await? {
         let bytes = match sink.read_chunk(pool, id).await {
