@@ -4,12 +4,11 @@ use std::net::IpAddr;
 
 use nix::ifaddrs::getifaddrs;
 
-/// All addresses of all interfaces that are not loopback, sorted.
+/// All addresses of all interfaces that are not loopback, sorted; none when the kernel does not tell right now.
 #[must_use]
-pub fn of_this_node() -> Vec<IpAddr> {
+pub fn of_this_node() -> Option<Vec<IpAddr>> {
     let mut addrs: Vec<IpAddr> = getifaddrs()
-        .into_iter()
-        .flatten()
+        .ok()?
         .filter_map(|interface| {
             let address = interface.address?;
             let v4 = address.as_sockaddr_in().map(|a| IpAddr::from(a.ip()));
@@ -19,5 +18,5 @@ pub fn of_this_node() -> Vec<IpAddr> {
         .collect();
     addrs.sort_unstable();
     addrs.dedup();
-    addrs
+    Some(addrs)
 }

@@ -8,7 +8,7 @@ use rulecast_connect::ClusterOptions;
 use rulecast_node::applier::Applier;
 use rulecast_node::backend::BackendError;
 use rulecast_node::nftables::Nftables;
-use rulecast_node::run::Runner;
+use rulecast_node::run::{Local, Runner};
 use rulecast_node::source::Source;
 use rulecast_node::source::cluster::Cluster;
 use rulecast_node::source::directory::Directory;
@@ -91,12 +91,15 @@ async fn start(options: Options) -> anyhow::Result<()> {
     let applier = Applier::new(&node, &options.pool, Mode::Nftables, backend, store);
     info!(node, pool = options.pool, version = env!("CARGO_PKG_VERSION"), "starting");
     let shared = Shared::default();
+    let mut local = Local::new(applier, shared.clone());
+    // Before anything that may fail for want of a network: a node serves from disk whatever else is wrong.
+    local.restore();
     if let Some(addr) = options.healthz {
         tokio::spawn(http::serve(http::bind(addr).await?, shared.clone()));
     }
     if let Some(dir) = &options.bundle_dir {
         let source = Directory::new(dir, &options.pool);
-        return follow(applier, source, shared, options.once).await;
+        return follow(local, source, options.once).await;
     }
     let _already = rustls::crypto::ring::default_provider().install_default();
     let cluster = ClusterOptions { kubeconfig: options.kubeconfig, context: None };
@@ -106,19 +109,11 @@ async fn start(options: Options) -> anyhow::Result<()> {
     let source = Cluster::new(&client, &options.pool);
     let report = report::run(client, node, options.pool, options.report_interval, shared.clone());
     tokio::spawn(report);
-    follow(applier, source, shared, options.once).await
+    follow(local, source, options.once).await
 }
 
-async fn follow(
-    applier: Applier<Nftables>,
-    source: impl Source,
-    shared: Shared,
-    once: bool,
-) -> anyhow::Result<()> {
-    let mut runner = Runner::new(applier, source, shared);
-    if let Err(error) = runner.restore() {
-        warn!(%error, "the last good bundle could not be written to the kernel; trying on");
-    }
+async fn follow(local: Local<Nftables>, source: impl Source, once: bool) -> anyhow::Result<()> {
+    let mut runner = Runner::new(local, source);
     if once {
         return runner.run_once().await;
     }

@@ -12,7 +12,7 @@ use rulecast_compiler::Compiler;
 use rulecast_compiler::model::{
     DetectLocal, Endpoint, Node, Options, Pool, Service, ServicePort, Slice, SlicePort,
 };
-use rulecast_netlink::{Connection, Key};
+use rulecast_netlink::{Batch, Connection, Key, Value};
 use rulecast_node::applier::{Applier, Report};
 use rulecast_node::nftables::Nftables;
 use rulecast_node::store::Store;
@@ -397,5 +397,40 @@ fn sets_that_are_full_are_made_larger() {
             assert_eq!(kernel_behaviour(Family::V4), expected_behaviour(&applier, Family::V4));
         }
         assert_eq!(rebuilt, 1, "once for 1,024 elements and more");
+    });
+}
+
+#[test]
+fn clients_of_endpoints_that_left_are_forgotten() {
+    in_namespace(|| {
+        let mut controller = Controller::new();
+        let mut applier = applier(None);
+        let mut connection = Connection::open().unwrap();
+        let sticky = |on: bool| Some(service("172.30.0.1", if on { 16 } else { 0 }));
+        controller.compiler.set_service("ns/s1", sticky(true));
+        controller.compiler.set_slice("ns/s1", Some(slice("ns/s1", &[(1, false), (2, false)])));
+        deliver(&mut controller, &mut applier);
+        // As packets would have remembered them.
+        let mut batch = Batch::new();
+        for n in 0..210u8 {
+            let client =
+                Key::new().addr(IpAddr::from([10, 9, 9, n])).addr(ip("172.30.0.1")).proto(6).port(80);
+            let endpoint = Key::new().addr(ip(if n < 200 { "10.1.0.1" } else { "10.1.0.2" })).port(8080);
+            batch.add_element(Family::V4, "affinity", &client, Value::Bytes(&endpoint));
+        }
+        connection.commit(batch).unwrap();
+        applier.repair().unwrap();
+        assert_eq!(keys_of("affinity").len(), 210, "a rebuild keeps them");
+        controller.compiler.set_slice("ns/s1", Some(slice("ns/s1", &[(2, false), (3, false)])));
+        deliver(&mut controller, &mut applier);
+        assert_eq!(keys_of("affinity").len(), 10);
+        // Nobody compares members while affinity is off.
+        controller.compiler.set_service("ns/s1", sticky(false));
+        deliver(&mut controller, &mut applier);
+        controller.compiler.set_slice("ns/s1", Some(slice("ns/s1", &[(3, false)])));
+        deliver(&mut controller, &mut applier);
+        controller.compiler.set_service("ns/s1", sticky(true));
+        deliver(&mut controller, &mut applier);
+        assert!(keys_of("affinity").is_empty());
     });
 }

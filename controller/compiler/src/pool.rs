@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use rulecast_bundle::nft::Family;
-use rulecast_bundle::{Bundle, Change, Key, NodeFact, Tag, Value};
+use rulecast_bundle::{Bundle, Change, DecodeError, Key, NodeFact, Tag, Value};
 
 use crate::compiler::Inputs;
 use crate::endpoints::Tags;
@@ -171,9 +171,17 @@ impl PoolBundle {
     }
 
     fn compile_pool_records(&mut self, inputs: &Inputs) {
-        for family in [Family::V4, Family::V6] {
-            let rules = ruleset(&self.pool.options, family);
-            self.put(Key::Rules(family), Some(Value::Rules(Box::new(rules))));
+        self.problems.remove("the pool's options");
+        let rules = [Family::V4, Family::V6]
+            .map(|family| (Key::Rules(family), Value::Rules(Box::new(ruleset(&self.pool.options, family)))));
+        // Both families or none: they are one configuration.
+        if let Some(error) = rules.iter().find_map(|(key, value)| unreadable(key, value)) {
+            let problem = format!("the rules do not fit the bundle format ({error}): the previous ones stay");
+            self.problems.insert("the pool's options".to_owned(), problem);
+        } else {
+            for (key, value) in rules {
+                self.put(key, Some(value));
+            }
         }
         // Of two nodes with one tag the first keeps it.
         for (name, node) in inputs.nodes.iter().rev() {
@@ -212,7 +220,13 @@ impl PoolBundle {
         let wins = |key: &ClaimKey| {
             claims.get(key).and_then(BTreeSet::first).is_some_and(|(_, owner)| owner == name)
         };
-        let compiled = service::compile(name, service, &slices, &self.pool.options, tags, wins);
+        let mut compiled = service::compile(name, service, &slices, &self.pool.options, tags, wins);
+        // What no node would read must not get into the bundle: one Service would take all the others with it.
+        if let Some(error) = compiled.records.iter().find_map(|(key, value)| unreadable(key, value)) {
+            compiled.records.clear();
+            compiled.problems =
+                vec![format!("it does not fit the bundle format ({error}): all of it is left out")];
+        }
         if !compiled.problems.is_empty() {
             self.problems.insert(name.to_string(), compiled.problems.join("; "));
         }
@@ -251,6 +265,14 @@ impl PoolBundle {
         *counter += usize::from(after);
         *counter -= usize::from(before);
     }
+}
+
+/// Why a node could not read a record, if so. Members are of fixed shape and need no look.
+fn unreadable(key: &Key, value: &Value) -> Option<DecodeError> {
+    if matches!(key, Key::Member { .. }) {
+        return None;
+    }
+    Value::decode(key, &value.encode(key)).err().or_else(|| Key::decode(&key.encode()).err())
 }
 
 /// Records of `before` whose key is not in `after`; both sorted.

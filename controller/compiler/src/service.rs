@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use rulecast_bundle::nft::Family;
-use rulecast_bundle::{Empty, Group, GroupId, GroupKind, Key, LaneKey, Name, Part, Proto, Value, name};
+use rulecast_bundle::{
+    Empty, Group, GroupId, GroupKind, Key, LaneKey, MAX_LANE_KEYS, Name, Part, Proto, Value, name,
+};
 
 use crate::endpoints::{self, BadEndpoint, Candidate, Tags, usable_address};
 use crate::lanes::Lane;
@@ -184,7 +186,13 @@ impl<W: Fn(&ClaimKey) -> bool> PortCompiler<'_, W> {
             }
         };
         let family = Family::of(self.cluster_ip);
-        let vips: BTreeSet<IpAddr> = vips(self.service, self.options, family).map(|(addr, _)| addr).collect();
+        let mut vips: BTreeSet<IpAddr> =
+            vips(self.service, self.options, family).map(|(addr, _)| addr).collect();
+        // Two more keys are the cluster IP's and the nodePort's.
+        if let Some(first_too_many) = vips.iter().nth(MAX_LANE_KEYS - 2).copied() {
+            let rest = vips.split_off(&first_too_many);
+            out.problems.push(format!("{} external addresses too many are left out", rest.len()));
+        }
         for vip in vips {
             match usable_address(vip) {
                 Err(why) => out.problems.push(format!("external address {vip} is {why}: it is left out")),

@@ -3,12 +3,13 @@
 mod common;
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use common::*;
 use proptest::prelude::*;
-use rulecast_bundle::{Bundle, GroupKind, Key, LaneKey, Part, Proto, Value};
+use rulecast_bundle::{Bundle, GroupKind, Key, LaneKey, MAX_LANE_KEYS, Part, Proto, Value};
 use rulecast_compiler::Compiler;
-use rulecast_compiler::model::{Node, Service, ServicePort, Slice};
+use rulecast_compiler::model::{DetectLocal, Node, Options, Pool, Service, ServicePort, Slice};
 
 fn keys(compiler: &Compiler, vip: &str, kind: GroupKind) -> Vec<LaneKey> {
     let id = group(vip, kind);
@@ -234,4 +235,33 @@ fn rules_survive_their_encoding_and_are_refused_in_the_other_family() {
     }
     let (other, (key, value)) = (&rules[1].0, rules[0]);
     assert!(Value::decode(other, &value.encode(key)).is_err(), "IPv4 prefixes in the IPv6 table");
+}
+
+#[test]
+fn a_service_that_does_not_fit_the_format_is_left_out_alone() {
+    let many = (0..5000u32).map(|n| IpAddr::from((0x0505_0000 + n).to_be_bytes())).collect();
+    let mut compiler = compile(Service { external_ips: many, ..service("172.30.0.1") }, vec![]);
+    assert_eq!(keys(&compiler, "172.30.0.1", GroupKind::Cluster).len(), MAX_LANE_KEYS - 1);
+    let name = format!("ns/{}", "x".repeat(600));
+    compiler.set_service(&name, Some(service("172.30.0.2")));
+    compiler.compile();
+    assert!(keys(&compiler, "172.30.0.2", GroupKind::Cluster).is_empty());
+    let pool = compiler.pool_mut("default").unwrap();
+    assert!(pool.problems()["ns/web"].contains("too many"), "{:?}", pool.problems());
+    assert!(pool.problems()[&name].contains("does not fit"), "{:?}", pool.problems());
+    assert!(!pool.take_changes().is_empty());
+}
+
+#[test]
+fn options_that_do_not_fit_the_format_leave_the_rules_as_they_were() {
+    let mut compiler = compile(service("172.30.0.1"), vec![]);
+    let before = records(&compiler);
+    let pods = (0..40).map(|n| (IpAddr::from([10, n, 0, 0]), 16)).collect();
+    let options = Options { detect_local: DetectLocal::ClusterCidr(pods), ..options() };
+    compiler.set_pool("default", Some(Pool { options, ..Pool::default() }));
+    compiler.compile();
+    assert!(records(&compiler) == before, "the rules changed");
+    assert!(
+        compiler.pool_mut("default").unwrap().problems()["the pool's options"].contains("previous ones stay")
+    );
 }

@@ -146,7 +146,18 @@ fn node_port_addresses(mode: Mode, given: &[String]) -> Result<NodePortAddresses
     }
 }
 
+/// The most prefixes in one field: each is part of a rule, or a rule, that new connections pass.
+const MAX_PREFIXES: usize = 16;
+
 fn prefixes<'a>(field: &str, texts: impl Iterator<Item = &'a str>) -> Result<Vec<Prefix>, Wrong> {
+    let texts: Vec<&str> = texts.collect();
+    if texts.len() > MAX_PREFIXES {
+        return Err(Wrong::new(
+            field,
+            format!("has {} prefixes; at most {MAX_PREFIXES} are possible", texts.len()),
+        ));
+    }
+    let texts = texts.into_iter();
     let read = |(i, cidr): (usize, &str)| {
         text::prefix(cidr)
             .ok_or_else(|| Wrong::new(format!("{field}[{i}]"), format!("{cidr:?} is not a CIDR")))

@@ -29,7 +29,7 @@ enum Base {
     /// It has to be read.
     Unknown,
     /// Nothing, or nothing any more: nodes may have taken versions up to this sequence.
-    Nothing { sequence: u64 },
+    Nothing { sequence: u64, epoch: u64 },
     /// It was read, and may differ from what is compiled.
     Loaded(Box<Published>, Box<Replica>),
     /// It was written here: the compiler's changes are relative to it.
@@ -149,7 +149,8 @@ impl Publisher {
                         "the head was deleted: going on after what its chunks tell of"
                     );
                 }
-                Base::Nothing { sequence }
+                let (epoch, sequence) = self.floor.max((self.floor.0, sequence));
+                Base::Nothing { sequence, epoch }
             }
             Found::Sound(published, _) if published.position() < self.floor => {
                 let (epoch, sequence) = self.floor;
@@ -172,6 +173,7 @@ impl Publisher {
                     problem,
                     "what is published is damaged; a new checkpoint with a higher sequence will replace it"
                 );
+                let (epoch, sequence) = self.floor.max((epoch, sequence));
                 Base::Damaged { sequence, epoch, version }
             }
         };
@@ -189,9 +191,9 @@ impl Publisher {
         let plan = |base| Plan::new(pool, base, bundle, limits, gate);
         let planned = match std::mem::replace(&mut self.base, Base::Unknown) {
             Base::Unknown => None,
-            Base::Nothing { sequence } => {
-                self.base = Base::Nothing { sequence };
-                Some(plan(plan::On::Ruins { sequence, epoch: 0, version: None }))
+            Base::Nothing { sequence, epoch } => {
+                self.base = Base::Nothing { sequence, epoch };
+                Some(plan(plan::On::Ruins { sequence, epoch, version: None }))
             }
             Base::Damaged { sequence, epoch, version } => {
                 let planned = plan(plan::On::Ruins { sequence, epoch, version: Some(version.clone()) });

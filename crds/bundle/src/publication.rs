@@ -24,7 +24,9 @@ pub const MAX_CHECKPOINT: usize = 128 << 20;
 /// The most chunks of a checkpoint.
 const MAX_CHUNKS: usize = 256;
 /// The largest delta before compression, in bytes.
-pub const MAX_DELTA: usize = 8 << 20;
+pub const MAX_DELTA: usize = 4 << 20;
+/// The most changes of a delta: read into memory all at once, unlike a checkpoint's.
+const MAX_CHANGES: usize = 200_000;
 /// The longest inline delta of a head, in characters of base64; the custom resource has the same limit.
 const MAX_INLINE: usize = 512 << 10;
 /// The largest window that compressed data may ask for, in bytes: what bounds the node's memory.
@@ -257,7 +259,12 @@ impl Delta {
             }
             v => return Err(DecodeError::Invalid { what: "delta format", value: v.into() }),
         };
-        let changes = Decoder::new(body)?.collect::<Result<_, _>>()?;
+        let decoder = Decoder::new(body)?;
+        if decoder.remaining() > MAX_CHANGES {
+            let (value, limit) = (decoder.remaining() as u64, MAX_CHANGES as u64);
+            return Err(DecodeError::TooLarge { what: "number of changes", value, limit });
+        }
+        let changes = decoder.collect::<Result<_, _>>()?;
         Ok(Self { from, to, previous, changes })
     }
 }

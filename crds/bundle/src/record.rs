@@ -48,7 +48,7 @@ impl fmt::Display for Proto {
 
 /// A node's or zone's name, shortened to the first 8 bytes of its SHA-256.
 ///
-/// The controller refuses two nodes (or zones) of one cluster whose tags are equal, so a tag names one of them.
+/// Of two nodes of one cluster with equal tags only the first by name has a [`NodeFact`], which tells it by its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Tag(pub u64);
 
@@ -332,11 +332,16 @@ impl Key {
         let key = match r.u8()? {
             RULES => Self::Rules(read_family(&mut r)?),
             NODE => Self::Node(Tag(r.u64()?)),
-            ELEMENT => Self::Element {
-                family: read_family(&mut r)?,
-                set: read_name(&mut r)?,
-                parts: r.list("element parts", 8, read_part)?,
-            },
+            ELEMENT => {
+                let (family, set) = (read_family(&mut r)?, read_name(&mut r)?);
+                let parts = r.list("element parts", 8, read_part)?;
+                // What it takes in the kernel's registers.
+                fits(parts.iter().map(|p| match p {
+                    Part::Addr(addr) | Part::Prefix(addr, _) => address_bytes(Family::of(*addr)),
+                    Part::Proto(_) | Part::Port(_) => 4,
+                }))?;
+                Self::Element { family, set, parts }
+            }
             TARGET => read_target(&mut r)?,
             v => return Err(DecodeError::Invalid { what: "record type", value: v.into() }),
         };
@@ -373,6 +378,24 @@ fn write_group_id(w: &mut Writer, id: &GroupId) {
     w.u16(id.port);
     w.u8(id.proto as u8);
     w.u8(u8::from(id.kind == GroupKind::Local));
+}
+
+/// The most bytes of a key: the kernel's sixteen registers.
+const MAX_KEY_BYTES: usize = 64;
+
+/// Refuses components that are more than the kernel's registers hold.
+pub(crate) fn fits(components: impl Iterator<Item = usize>) -> Result<(), DecodeError> {
+    let bytes: usize = components.sum();
+    if bytes > MAX_KEY_BYTES {
+        let (value, limit) = (bytes as u64, MAX_KEY_BYTES as u64);
+        return Err(DecodeError::TooLarge { what: "key", value, limit });
+    }
+    Ok(())
+}
+
+/// An address in registers.
+pub(crate) fn address_bytes(family: Family) -> usize {
+    if family == Family::V4 { 4 } else { 16 }
 }
 
 pub(crate) fn family_byte(family: Family) -> u8 {
@@ -555,7 +578,7 @@ fn write_group(w: &mut Writer, key: &Key, group: &Group) {
 }
 
 /// The most kernel keys of one group: a Service has a handful of VIPs.
-const MAX_LANE_KEYS: usize = 4096;
+pub const MAX_LANE_KEYS: usize = 4096;
 
 fn read_group(id: &GroupId, r: &mut Reader<'_>) -> Result<Group, DecodeError> {
     let owner = r.text("owner")?.to_owned();

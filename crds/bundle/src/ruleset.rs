@@ -6,7 +6,7 @@ use crate::nft::{
     Affinity, Balancer, ChainDef, ChainKind, Data, Family, Field, Hook, HookPoint, Lane, NodeAddresses, Rule,
     Ruleset, SetDef, Statement,
 };
-use crate::record::{family_byte, read_name, read_prefix, write_ip, write_prefix};
+use crate::record::{address_bytes, family_byte, fits, read_name, read_prefix, write_ip, write_prefix};
 
 /// The most chains, sets or rules in a chain that a ruleset may have.
 const MAX_OBJECTS: usize = 1024;
@@ -56,21 +56,45 @@ pub(crate) fn read(r: &mut Reader<'_>, family: Family) -> Read<Ruleset> {
             return Err(DecodeError::Invalid { what: "balancer of a lane", value: lane.balancer.into() });
         }
     }
-    // The kernel would compare as many bytes as it is given, whatever the packet has there.
+    check(&ruleset, family)?;
+    Ok(ruleset)
+}
+
+/// What the kernel could not take, or would take for something else.
+fn check(ruleset: &Ruleset, family: Family) -> Read<()> {
+    let size = |fields: &[Field]| fields.iter().map(|f| field_bytes(*f, family)).sum::<usize>();
+    for set in &ruleset.sets {
+        let data = if let Data::Fields(fields) = &set.data { size(fields) } else { 0 };
+        fits([size(&set.key)].into_iter())?;
+        fits([data].into_iter())?;
+    }
     let chains = ruleset.chains.iter().flat_map(|c| &c.rules);
     let templates =
         ruleset.balancers.iter().flat_map(|b| b.pick.iter().chain(b.affinity.iter().flat_map(sticky)));
     for statement in chains.chain(templates).flatten() {
-        if let Statement::InPrefix { addr, .. } = statement
-            && Family::of(*addr) != family
-        {
-            return Err(DecodeError::Invalid {
-                what: "family of a prefix",
-                value: family_byte(family).into(),
-            });
+        match statement {
+            // The kernel would compare as many bytes as it is given, whatever the packet has there.
+            Statement::InPrefix { addr, .. } if Family::of(*addr) != family => {
+                let value = family_byte(family).into();
+                return Err(DecodeError::Invalid { what: "family of a prefix", value });
+            }
+            Statement::InSet { key, .. }
+            | Statement::VerdictMap { key, .. }
+            | Statement::Dnat { key, .. } => {
+                fits([size(key)].into_iter())?;
+            }
+            Statement::Remember { key, data, .. } => fits([size(key), size(data)].into_iter())?,
+            _ => {}
         }
     }
-    Ok(ruleset)
+    Ok(())
+}
+
+fn field_bytes(field: Field, family: Family) -> usize {
+    match field {
+        Field::SourceAddr | Field::DestAddr | Field::OriginalDestAddr => address_bytes(family),
+        Field::Proto | Field::DestPort | Field::OriginalDestPort | Field::RandomIndex => 4,
+    }
 }
 
 fn sticky(affinity: &Affinity) -> impl Iterator<Item = &Rule> {

@@ -12,8 +12,8 @@ use super::layout::{Layout, Subject, endpoint_data};
 use super::table::Table;
 use crate::backend::BackendError;
 
-/// How often to try again when elements time out between being read and being deleted.
-const ATTEMPTS: usize = 5;
+/// How many are deleted at a time: when one of them timed out since it was read, the whole batch fails.
+const LOT: usize = 64;
 
 /// Deletes remembered endpoints that are no longer members of the target that the client's key leads to.
 pub(super) fn purge(connection: &mut Connection, table: &Table) -> Result<(), BackendError> {
@@ -21,25 +21,34 @@ pub(super) fn purge(connection: &mut Connection, table: &Table) -> Result<(), Ba
     let clients: HashSet<usize> = layout.balancers.iter().filter_map(|b| Some(b.sticky?.clients)).collect();
     for set in clients {
         let valid = valid_pairs(table, set)?;
-        for attempt in 1.. {
-            let stale = stale_elements(connection, layout, set, &valid)?;
-            if stale.is_empty() {
-                break;
-            }
-            let mut batch = Batch::new();
-            for key in &stale {
-                batch.delete_element(layout.family, layout.set(set).name.as_str(), key);
-            }
-            match connection.commit(batch) {
-                Err(error) if error.is_not_found() && attempt < ATTEMPTS => {}
-                result => {
-                    result?;
-                    break;
+        for lot in stale_elements(connection, layout, set, &valid)?.chunks(LOT) {
+            if !delete(connection, layout, set, lot)? {
+                for one in lot {
+                    // Whoever timed out meanwhile is gone as well.
+                    delete(connection, layout, set, std::slice::from_ref(one))?;
                 }
             }
         }
     }
     Ok(())
+}
+
+/// Deletes clients; false when one of them is not there any more, and none was deleted.
+fn delete(
+    connection: &mut Connection,
+    layout: &Layout,
+    set: usize,
+    keys: &[Key],
+) -> Result<bool, BackendError> {
+    let mut batch = Batch::new();
+    for key in keys {
+        batch.delete_element(layout.family, layout.set(set).name.as_str(), key);
+    }
+    match connection.commit(batch) {
+        Ok(_) => Ok(true),
+        Err(error) if error.is_not_found() => Ok(false),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// A key without the client's address, and an endpoint.

@@ -32,6 +32,10 @@ pub struct Nftables {
     tables: Vec<Table>,
     /// The ruleset's generation after our last transaction.
     generation: u32,
+    /// Somebody may have changed our tables while the monitor was paused.
+    missed: bool,
+    /// Clients are remembered at endpoints that left, and could not be forgotten yet.
+    purge_due: bool,
 }
 
 impl Nftables {
@@ -39,7 +43,7 @@ impl Nftables {
     pub fn open() -> Result<Self, BackendError> {
         let connection = Connection::open()?;
         let monitor = Monitor::open(connection.port_id())?;
-        Ok(Self { connection, monitor, tables: Vec::new(), generation: 0 })
+        Ok(Self { connection, monitor, tables: Vec::new(), generation: 0, missed: false, purge_due: false })
     }
 
     /// Removes everything that rulecast ever wrote.
@@ -56,17 +60,38 @@ impl Nftables {
     }
 
     fn commit(&mut self, batch: Batch) -> Result<Committed, BackendError> {
-        let large = batch.bytes() > LARGE;
-        if large {
-            self.monitor.pause()?;
+        if batch.bytes() <= LARGE {
+            let committed = self.connection.commit(batch)?;
+            self.generation = committed.generation;
+            return Ok(committed);
         }
+        let before = self.connection.generation()?;
+        self.monitor.pause()?;
         let committed = self.connection.commit(batch);
-        if large {
-            self.monitor.resume()?;
-        }
+        self.monitor.resume()?;
         let committed = committed?;
         self.generation = committed.generation;
+        // The monitor heard nothing meanwhile. The generation tells whether there was anything but our transaction; if
+        // it was somebody else's table, one rebuild too many is the price.
+        let ours_alone = committed.generation == before.wrapping_add(1);
+        self.missed |= !ours_alone || self.connection.generation()? != committed.generation;
         Ok(committed)
+    }
+
+    /// Forgets clients of endpoints that left. The rules are in force already, so a failure is no reason to take them
+    /// back: it is tried again.
+    fn purge(&mut self) {
+        self.purge_due = false;
+        for table in &self.tables {
+            if let Err(error) = affinity::purge(&mut self.connection, table) {
+                tracing::warn!(%error, "clients of endpoints that left are still remembered; trying again");
+                self.purge_due = true;
+            }
+        }
+        // Our own transactions are not foreign.
+        if let Ok(generation) = self.connection.generation() {
+            self.generation = generation;
+        }
     }
 }
 
@@ -80,6 +105,7 @@ impl Backend for Nftables {
     fn rebuild(&mut self, view: &View, node_addrs: &[IpAddr]) -> Result<Applied, BackendError> {
         // What others did until now is about to be overwritten.
         self.monitor.drain()?;
+        self.missed = false;
         let generation = self.connection.generation()?;
         let mut batch = Batch::with_generation(generation);
         let mut tables = Vec::new();
@@ -89,9 +115,7 @@ impl Backend for Nftables {
         self.tables.clear();
         let committed = self.commit(batch)?;
         self.tables = tables;
-        for table in &self.tables {
-            affinity::purge(&mut self.connection, table)?;
-        }
+        self.purge();
         Ok(committed.into())
     }
 
@@ -104,9 +128,9 @@ impl Backend for Nftables {
         let mut batch = Batch::new();
         // Taken out: should anything fail, what is installed is unknown and the next call has to be a rebuild.
         let mut tables = std::mem::take(&mut self.tables);
-        let mut purge = Vec::new();
+        let mut purge = false;
         for table in &mut tables {
-            purge.push(update::update(&mut batch, table, view, touched, node_addrs)?);
+            purge |= update::update(&mut batch, table, view, touched, node_addrs)?;
         }
         if batch.is_empty() {
             self.tables = tables;
@@ -114,15 +138,16 @@ impl Backend for Nftables {
         }
         let committed = self.commit(batch)?;
         self.tables = tables;
-        for (table, purge) in self.tables.iter().zip(purge) {
-            if purge {
-                affinity::purge(&mut self.connection, table)?;
-            }
+        if purge {
+            self.purge();
         }
         Ok(committed.into())
     }
 
     fn interference(&mut self) -> Result<Option<String>, BackendError> {
+        if self.purge_due {
+            self.purge();
+        }
         let mut found = None;
         let mut lost = false;
         while let Some(event) = self.monitor.next()? {
@@ -138,6 +163,9 @@ impl Backend for Nftables {
                 }
                 Event::Overflow => lost = true,
             }
+        }
+        if found.is_none() && std::mem::take(&mut self.missed) {
+            found = Some("somebody else changed the ruleset during a large update".to_owned());
         }
         if found.is_none() && lost && self.connection.generation()? != self.generation {
             found = Some("notifications were lost while somebody else changed the ruleset".to_owned());

@@ -53,7 +53,12 @@ pub(super) fn update(
     Ok(purge)
 }
 
+/// Also when affinity comes or goes: nobody keeps clients and members together while it is off.
 fn lost_sticky_member(old: Option<&Installed>, new: Option<&Installed>) -> bool {
+    let sticky = |side: Option<&Installed>| side.is_some_and(|s| s.affinity.is_some());
+    if sticky(old) != sticky(new) {
+        return true;
+    }
     let Some(old) = old.filter(|o| o.affinity.is_some()) else { return false };
     let stays: BTreeSet<&Endpoint> = new.into_iter().flat_map(|n| &n.members).collect();
     old.members.iter().any(|e| !stays.contains(e)) || new.is_none_or(|n| n.keys != old.keys)

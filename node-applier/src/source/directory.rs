@@ -25,6 +25,8 @@ pub struct Directory {
     watcher: Option<RecommendedWatcher>,
     notify: mpsc::Sender<()>,
     last: Option<Head>,
+    /// The error that was told last.
+    told: Option<String>,
 }
 
 impl Directory {
@@ -41,6 +43,7 @@ impl Directory {
             watcher: None,
             notify,
             last: None,
+            told: None,
         };
         this.watch();
         this
@@ -84,19 +87,25 @@ impl Source for Directory {
             if self.watcher.is_none() || (self.watched != self.dir && self.dir.is_dir()) {
                 self.watch();
             }
-            let head = self.read_head();
-            let news = match &head {
-                Ok(head) => *head != self.last,
-                Err(_) => true,
-            };
-            if news {
-                let head = head.inspect_err(|_| self.last = None);
-                // What is there now is remembered before it is handed out: a caller may drop this future only while
-                // it waits.
-                if let Some(head) = head? {
-                    self.last = Some(head.clone());
-                    return Ok(head);
+            match self.read_head() {
+                Ok(head) => {
+                    self.told = None;
+                    // What is there now is remembered before it is handed out: a caller may drop this future only
+                    // while it waits.
+                    if head != self.last
+                        && let Some(head) = head
+                    {
+                        self.last = Some(head.clone());
+                        return Ok(head);
+                    }
                 }
+                // Told once; then it is waited for the file to change.
+                Err(error) if self.told.as_ref() != Some(&error.to_string()) => {
+                    self.told = Some(error.to_string());
+                    self.last = None;
+                    return Err(error);
+                }
+                Err(_) => {}
             }
             let _timed_out = tokio::time::timeout(POLL, self.events.recv()).await;
         }

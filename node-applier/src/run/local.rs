@@ -1,0 +1,175 @@
+//! The part of the applier's life that needs no source: the kernel, the disk, and what the world is told.
+
+use std::time::SystemTime;
+
+use rulecast_bundle::{Head, Way};
+use tokio::time::{Duration, Instant};
+use tracing::{debug, error, info, warn};
+
+use crate::addresses;
+use crate::applier::{Applier, ApplyError, Report};
+use crate::backend::Backend;
+use crate::source::SourceError;
+use crate::status::Shared;
+
+/// A repair that failed is tried again after twice the time it was before, up to this.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+/// There is nothing more to do about a head.
+pub(super) struct AlreadySaid;
+
+/// An applier with what it reports to.
+pub struct Local<B> {
+    applier: Applier<B>,
+    shared: Shared,
+    /// Repairs that failed one after the other, and when to try the next.
+    failures: u32,
+    next_repair: Instant,
+}
+
+impl<B: Backend> Local<B> {
+    /// Puts the parts together.
+    pub fn new(applier: Applier<B>, shared: Shared) -> Self {
+        Self { applier, shared, failures: 0, next_repair: Instant::now() }
+    }
+
+    /// What is told.
+    #[must_use]
+    pub fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    /// Applies the last good version from disk, before anybody is asked for anything.
+    pub fn restore(&mut self) {
+        self.watch_addresses();
+        match self.applier.restore() {
+            Ok(None) => info!("no last good bundle on disk; waiting for the source"),
+            Ok(Some(report)) => {
+                self.shared.lock().0.restored = true;
+                self.applied(&report, "restored the last good bundle from disk");
+            }
+            Err(error) => self.failed(&error, None),
+        }
+    }
+
+    pub(super) fn heard(&self) {
+        self.shared.lock().1.heard = Some(SystemTime::now());
+    }
+
+    pub(super) fn source_failed(&self, error: &SourceError) {
+        warn!(%error, "the source is away; the rules in force stay");
+        self.shared.lock().1.source_failed();
+        // A broken watch is nothing lasting; what cannot be read is.
+        if !matches!(error, SourceError::Watch(_)) {
+            self.shared.fail(error.reason(), error.to_string(), None);
+        }
+    }
+
+    /// Whether a head is worth following; if so, from which sequence (none: from a checkpoint). If not, everything is said
+    /// already.
+    pub(super) fn admit(&mut self, head: &Head) -> Result<Option<u64>, AlreadySaid> {
+        match self.applier.admit(head) {
+            Ok(None) => {
+                debug!(sequence = head.sequence, "already in force");
+                let (state, _) = &mut *self.shared.lock();
+                state.restored = false;
+                state.problem = None;
+                Err(AlreadySaid)
+            }
+            Ok(Some(have)) => Ok(have),
+            Err(refusal) => {
+                self.failed(&refusal.into(), Some(head));
+                Err(AlreadySaid)
+            }
+        }
+    }
+
+    pub(super) fn offer(&mut self, head: &Head, way: Way) -> Result<(), ApplyError> {
+        let report = self.applier.offer(head.clone(), way)?;
+        {
+            let (state, _) = &mut *self.shared.lock();
+            state.restored = false;
+            state.problem = None;
+        }
+        self.applied(&report, "applied");
+        Ok(())
+    }
+
+    pub(super) fn unreadable(&self, error: &SourceError, head: &Head) {
+        warn!(sequence = head.sequence, %error, "this version cannot be read; the rules in force stay");
+        let (reason, message) = (error.reason(), error.to_string());
+        self.shared.lock().1.refused(reason);
+        self.shared.fail(reason, message, Some(head.sequence));
+    }
+
+    pub(super) fn watch_rules(&mut self) {
+        if self.next_repair > Instant::now() {
+            return;
+        }
+        match self.applier.repair() {
+            Ok(None) => self.failures = 0,
+            Ok(Some((why, report))) => {
+                self.failures = 0;
+                self.shared.lock().1.repaired();
+                self.applied(&report, &why);
+            }
+            Err(error) => {
+                let pause = Duration::from_millis(500).saturating_mul(1 << self.failures.min(10));
+                self.next_repair = Instant::now() + pause.min(LONGEST_PAUSE);
+                self.failures += 1;
+                self.failed(&error, None);
+            }
+        }
+    }
+
+    pub(super) fn watch_addresses(&mut self) {
+        let Some(addrs) = addresses::of_this_node() else { return };
+        if let Err(error) = self.applier.set_node_addrs(addrs) {
+            self.failed(&error, None);
+        }
+    }
+
+    fn applied(&self, report: &Report, what: &str) {
+        let sequence = self.applier.head().map(|h| h.sequence);
+        info!(
+            sequence,
+            changes = report.changes,
+            took_us = report.took.as_micros(),
+            kernel_us = report.applied.kernel.as_micros(),
+            bytes = report.applied.bytes,
+            "{what}"
+        );
+        let view = self.applier.view();
+        let sizes = view
+            .targets()
+            .fold((0, 0), |(targets, members), (_, t)| (targets + 1, members + t.members().len()));
+        let (state, metrics) = &mut *self.shared.lock();
+        state.head = self.applier.head().map(|h| Head { delta: String::new(), ..h.clone() });
+        state.applied_at = Some(SystemTime::now());
+        state.in_step = self.applier.in_step();
+        state.draining = view.fact().draining;
+        // A version that was refused is still refused when the one in force was repaired.
+        state.problem = state.problem.take().filter(|p| p.sequence.is_some());
+        metrics.synced(report);
+        metrics.sequence = sequence.unwrap_or_default();
+        metrics.sizes = sizes;
+    }
+
+    pub(super) fn failed(&self, problem: &ApplyError, head: Option<&Head>) {
+        let sequence = head.map(|h| h.sequence);
+        let reason = problem.reason();
+        let known = |p: &crate::status::Problem| p.reason == reason && p.sequence == sequence;
+        if !self.shared.lock().0.problem.as_ref().is_some_and(known) {
+            error!(sequence, reason, "{problem}; the rules in force stay");
+        }
+        {
+            let (state, metrics) = &mut *self.shared.lock();
+            state.in_step = self.applier.in_step();
+            match problem {
+                ApplyError::Refused(_) => metrics.refused(reason),
+                ApplyError::Kernel(_) => metrics.sync_failed(),
+            }
+        }
+        self.shared.fail(reason, problem.to_string(), sequence);
+    }
+}
