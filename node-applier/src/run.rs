@@ -83,11 +83,18 @@ impl<B: Backend, S: Source> Runner<B, S> {
 
     async fn follow(&mut self, head: Head) {
         let Ok(have) = self.local.admit(&head) else { return };
-        let mut result = self.try_way(&head, have).await;
-        if have.is_some() && matches!(&result, Err(failure) if failure.is_of_the_way()) {
-            info!(sequence = head.sequence, "the deltas do not lead to this version; reading the checkpoint");
-            result = self.try_way(&head, None).await;
-        }
+        let result = match self.try_way(&head, have).await {
+            Err(first) if have.is_some() && first.is_of_the_way() => {
+                info!(
+                    sequence = head.sequence,
+                    "the deltas do not lead to this version; reading the checkpoint"
+                );
+                // When that fails too: what was read and refused says more than what could not be read.
+                let second = self.try_way(&head, None).await;
+                second.map_err(|second| if matches!(first, Failure::Apply(_)) { first } else { second })
+            }
+            result => result,
+        };
         match result {
             Ok(()) => self.retry = None,
             Err(failure) => {
