@@ -190,7 +190,6 @@ impl<B: Backend> Applier<B> {
             None => "the last attempt to write the rules failed".to_owned(),
         };
         let report = self.rebuild()?;
-        info!(why, ms = report.took.as_millis(), "rules repaired");
         Ok(Some((why, report)))
     }
 

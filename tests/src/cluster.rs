@@ -22,6 +22,8 @@ use crate::wait::{PATIENCE, wait_for};
 pub const SYSTEM: &str = "rulecast-system";
 /// The pool.
 pub const POOL: &str = "default";
+/// Longer than the publish interval.
+const QUIET: Duration = Duration::from_millis(1200);
 const GROUP: &str = "/apis/rulecast.dev/v1alpha1";
 /// Where the controller tells its health, in the switch's namespace.
 const CONTROLLER_BIND: &str = "127.0.0.1:10266";
@@ -145,10 +147,14 @@ impl Cluster {
         self.wait_until_in_force().map(drop)
     }
 
-    /// Waits until the controller has published, and both nodes report just that and no problem.
+    /// Waits until the controller has published everything, and both nodes report just that and no problem.
     pub fn wait_until_in_force(&self) -> anyhow::Result<Head> {
         wait_for("both nodes to report what is published", PATIENCE, || {
+            let earlier = self.head()?;
+            // What changed right after a publication waits for the publish interval to end.
+            std::thread::sleep(QUIET);
             let head = self.head()?;
+            ensure!(head == earlier, "{earlier:?}, then {head:?}");
             for node in &self.network.nodes {
                 let status = self.node_status(&node.name)?;
                 let same = status["sequence"] == head.sequence && status["digest"] == head.digest.as_str();

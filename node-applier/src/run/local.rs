@@ -111,7 +111,7 @@ impl<B: Backend> Local<B> {
             Ok(Some((why, report))) => {
                 self.failures = 0;
                 self.shared.lock().1.repaired();
-                self.applied(&report, &why);
+                self.applied(&report, &format!("repaired: {why}"));
             }
             Err(error) => {
                 let pause = Duration::from_millis(500).saturating_mul(1 << self.failures.min(10));
