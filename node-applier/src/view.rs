@@ -3,14 +3,19 @@
 //! Resolving is filtering. The node knows its own tag and, from its node fact, its zone; it keeps the members that are
 //! for all nodes, for its zone or for itself, and forgets the others.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use rulecast_bundle::nft::{Family, Ruleset};
 use rulecast_bundle::{
-    Bundle, Change, Empty, Group, GroupId, Key, LaneKey, Name, NodeFact, Part, Scope, Tag, Value,
+    Bundle, Change, Empty, Group, GroupId, HealthCheck, Key, LaneKey, Member, Name, NodeFact, Part, Scope,
+    Settings, Tag, Value,
 };
+
+mod counts;
+
+pub use counts::Counts;
 
 /// Where an endpoint listens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -28,6 +33,8 @@ pub struct Usable {
     pub endpoint: Endpoint,
     /// It runs on this node.
     pub own: bool,
+    /// It is terminating, and used because nothing better is there.
+    pub terminating: bool,
 }
 
 /// What the node needs of a [`Group`]; the rest stays in the bundle.
@@ -51,9 +58,12 @@ impl From<Group> for Shape {
 #[derive(Debug, Default)]
 pub struct Target {
     shape: Option<Shape>,
-    /// By scope: all nodes, this zone, this node. Each sorted.
-    lists: [Vec<Usable>; 3],
+    /// By scope: all nodes, this zone, this node, and what only serves. Each sorted.
+    lists: [Vec<Usable>; 4],
 }
+
+/// Of a target's lists, the one that no new connection goes to.
+const SERVING: usize = 3;
 
 impl Target {
     /// The group's shape; none when only members have been seen, which a complete bundle never leaves behind.
@@ -65,8 +75,13 @@ impl Target {
     /// The members that this node uses.
     #[must_use]
     pub fn members(&self) -> &[Usable] {
-        let specific = self.lists.iter().rev().find(|list| !list.is_empty());
+        let specific = self.lists[..SERVING].iter().rev().find(|list| !list.is_empty());
         specific.map_or(&[], Vec::as_slice)
+    }
+
+    /// All endpoints that UDP flows may stay at. With kube-proxy, too, policies and topology are no reason to move one.
+    pub fn serving(&self) -> impl Iterator<Item = Endpoint> {
+        self.lists.iter().flatten().map(|usable| usable.endpoint)
     }
 
     fn is_empty(&self) -> bool {
@@ -84,6 +99,9 @@ pub struct View {
     rules: [Option<Box<Ruleset>>; 2],
     targets: HashMap<GroupId, Target>,
     elements: BTreeSet<Element>,
+    health_checks: BTreeMap<u16, HealthCheck>,
+    settings: Settings,
+    counts: Counts,
 }
 
 /// What an update may have changed.
@@ -97,7 +115,8 @@ pub struct Touched {
     pub removed: BTreeSet<Element>,
     /// The node's own fact changed, its addresses perhaps.
     pub fact: bool,
-    /// The fixed rules changed, or what was kept depends on a zone that is no longer this node's: begin anew.
+    /// The fixed rules changed, or what the node puts in their place, or what was kept depends on a zone that is no
+    /// longer this node's: begin anew.
     pub everything: bool,
 }
 
@@ -111,8 +130,16 @@ impl View {
             Some(Value::Node(fact)) if fact.name == name => fact,
             _ => NodeFact { name: name.to_owned(), ..NodeFact::default() },
         };
-        let mut view =
-            Self { me, fact, rules: [None, None], targets: HashMap::new(), elements: BTreeSet::new() };
+        let mut view = Self {
+            me,
+            fact,
+            rules: [None, None],
+            targets: HashMap::new(),
+            elements: BTreeSet::new(),
+            health_checks: BTreeMap::new(),
+            settings: Settings::default(),
+            counts: Counts::default(),
+        };
         for (key, value) in bundle.iter() {
             view.take(key, Some(value), &mut Touched::default());
         }
@@ -121,6 +148,7 @@ impl View {
             target.lists.iter_mut().for_each(Vec::shrink_to_fit);
         }
         view.targets.shrink_to_fit();
+        view.recount();
         view
     }
 
@@ -151,25 +179,22 @@ impl View {
                     touched.removed.insert(element);
                 }
             }
+            (Key::HealthCheck(port), Some(Value::HealthCheck(check))) => {
+                self.health_checks.insert(port, check);
+            }
+            (Key::HealthCheck(port), _) => drop(self.health_checks.remove(&port)),
+            (Key::Settings, Some(Value::Settings(settings))) => self.settings = settings,
+            (Key::Settings, _) => self.settings = Settings::default(),
             (Key::Group(id), value) => {
                 let shape = value.and_then(|v| if let Value::Group(g) = v { Some(g.into()) } else { None });
                 self.change_target(id, touched, |target| target.shape = shape);
             }
             (Key::Member { group, scope, port, addr }, value) => {
                 let Some(list) = self.list_of(scope) else { return };
-                let endpoint = Endpoint { addr, port };
+                let member = value.and_then(|v| if let Value::Member(m) = v { Some(m) } else { None });
                 let me = self.me.short();
                 self.change_target(group, touched, |target| {
-                    let list = &mut target.lists[list];
-                    let at = list.binary_search_by_key(&endpoint, |usable| usable.endpoint);
-                    match (at, value) {
-                        (Ok(at), Some(Value::Member(member))) => list[at].own = member.node == me,
-                        (Err(at), Some(Value::Member(member))) => {
-                            list.insert(at, Usable { endpoint, own: member.node == me });
-                        }
-                        (Ok(at), _) => drop(list.remove(at)),
-                        (Err(_), _) => {}
-                    }
+                    set_member(&mut target.lists[list], Endpoint { addr, port }, member, me);
                 });
             }
         }
@@ -184,7 +209,7 @@ impl View {
             _ => NodeFact { name: self.fact.name.clone(), ..NodeFact::default() },
         };
         touched.fact |= fact != self.fact;
-        touched.everything |= fact.zone != self.fact.zone;
+        touched.everything |= fact.zone != self.fact.zone || fact.pod_cidrs != self.fact.pod_cidrs;
         self.fact = fact;
     }
 
@@ -193,16 +218,29 @@ impl View {
             Scope::All => Some(0),
             Scope::Zone(zone) => (self.fact.zone == Some(zone)).then_some(1),
             Scope::Node(node) => (node == self.me).then_some(2),
+            Scope::Serving => Some(SERVING),
         }
     }
 
     fn change_target(&mut self, id: GroupId, touched: &mut Touched, change: impl FnOnce(&mut Target)) {
         touched.targets.insert(id);
+        let rules = self.rules[index(id.family())].as_deref();
         let target = self.targets.entry(id).or_default();
+        self.counts.remove(rules, &id, target);
         change(target);
+        self.counts.add(rules, &id, target);
         if target.is_empty() {
             self.targets.remove(&id);
         }
+    }
+
+    /// While a view is being made, targets come before the rules that tell what they count as.
+    fn recount(&mut self) {
+        let mut counts = Counts::default();
+        for (id, target) in &self.targets {
+            counts.add(self.rules(id.family()), id, target);
+        }
+        self.counts = counts;
     }
 
     /// The fixed rules of a family; none: the family has no table.
@@ -228,10 +266,55 @@ impl View {
         &self.elements
     }
 
+    /// How many there are of what.
+    #[must_use]
+    pub fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
+    /// What the pool sets on this node beside rules.
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// The Services with a healthCheckNodePort, with the number of their ready endpoints on this node in both families. As
+    /// with kube-proxy an address counts once, whatever the number of ports.
+    pub fn health_checks(&self) -> impl Iterator<Item = (u16, &str, [usize; 2])> {
+        self.health_checks.iter().map(|(port, check)| {
+            let ready = |family| {
+                let targets = check.groups.iter().filter(|id| id.family() == family);
+                let members = targets.filter_map(|id| self.targets.get(id)).flat_map(Target::members);
+                members
+                    .filter(|m| m.own && !m.terminating)
+                    .map(|m| m.endpoint.addr)
+                    .collect::<BTreeSet<_>>()
+                    .len()
+            };
+            let has = |family| check.groups.iter().any(|id| id.family() == family);
+            let counts = match (has(Family::V4), has(Family::V6)) {
+                (true, false) => [ready(Family::V4); 2],
+                (false, true) => [ready(Family::V6); 2],
+                _ => [ready(Family::V4), ready(Family::V6)],
+            };
+            (*port, check.owner.as_str(), counts)
+        })
+    }
+
     /// What the bundle says of this node.
     #[must_use]
     pub fn fact(&self) -> &NodeFact {
         &self.fact
+    }
+}
+
+fn set_member(list: &mut Vec<Usable>, endpoint: Endpoint, member: Option<Member>, me: u32) {
+    let usable = member.map(|m| Usable { endpoint, own: m.node == me, terminating: m.terminating });
+    match (list.binary_search_by_key(&endpoint, |usable| usable.endpoint), usable) {
+        (Ok(at), Some(usable)) => list[at] = usable,
+        (Err(at), Some(usable)) => list.insert(at, usable),
+        (Ok(at), None) => drop(list.remove(at)),
+        (Err(_), None) => {}
     }
 }
 

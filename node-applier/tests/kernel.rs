@@ -6,8 +6,8 @@ use std::net::IpAddr;
 use nix::sched::CloneFlags;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
-use rulecast_bundle::nft::Family;
-use rulecast_bundle::{Change, Delta, Digest, Empty, FORMAT, GroupId, Head, Mode, Proto, Way};
+use rulecast_bundle::nft::{Data, Family};
+use rulecast_bundle::{Change, Delta, Digest, Empty, FORMAT, GroupId, Head, Mode, Name, Proto, Way};
 use rulecast_compiler::Compiler;
 use rulecast_compiler::model::{
     DetectLocal, Endpoint, Node, Options, Pool, Service, ServicePort, Slice, SlicePort,
@@ -16,6 +16,7 @@ use rulecast_netlink::{Batch, Connection, Key, Value};
 use rulecast_node::applier::{Applier, Report};
 use rulecast_node::nftables::Nftables;
 use rulecast_node::store::Store;
+use rulecast_node::view::Usable;
 
 fn in_namespace(test: impl FnOnce() + Send + 'static) {
     let thread = std::thread::spawn(move || {
@@ -107,52 +108,42 @@ fn slice(owner: &str, endpoints: &[(u8, bool)]) -> Slice {
     Slice { service: owner.into(), ports, endpoints: endpoints.collect() }
 }
 
-/// A verdict map's content, with each target's endpoints as a set: what the kernel would do with a packet.
-type Behaviour = BTreeMap<(String, Vec<u8>), (String, BTreeSet<Vec<u8>>)>;
+/// Where keys lead, by verdict map; and their endpoints, by map of endpoints.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Behaviour {
+    verdicts: BTreeMap<(String, Vec<u8>), String>,
+    endpoints: BTreeMap<(String, Vec<u8>), BTreeSet<Vec<u8>>>,
+}
 
-const BALANCERS: [(&str, &str, u8); 4] = [
-    ("service-ips", "endpoints", 0),
-    ("outside-ips", "outside-endpoints", 1),
-    ("service-nodeports", "nodeport-endpoints", 2),
-    ("outside-nodeports", "outside-nodeport-endpoints", 3),
-];
-
-/// Reads the kernel. Fails when numbers are not 0 to N-1 of the chain they are for, or elements lead nowhere.
-fn kernel_behaviour(family: Family) -> Behaviour {
+/// Reads the kernel. Fails when numbers are not 0 to N-1.
+fn kernel_behaviour(applier: &Applier<Nftables>, family: Family) -> Behaviour {
     let mut connection = Connection::open().unwrap();
-    let mut behaviour = Behaviour::new();
-    for (verdicts, endpoints, _) in BALANCERS {
-        let mut members: BTreeMap<Vec<u8>, BTreeMap<u32, Vec<u8>>> = BTreeMap::new();
+    let mut behaviour = Behaviour::default();
+    for set in &applier.view().rules(family).unwrap().sets {
         let list = connection
-            .elements(family, endpoints, Vec::new, |all, e| all.push((e.key.to_vec(), e.data.to_vec())))
-            .unwrap();
-        for (key, data) in list {
-            let (key, index) = key.split_at(key.len() - 4);
-            members
-                .entry(key.to_vec())
-                .or_default()
-                .insert(u32::from_ne_bytes(index.try_into().unwrap()), data);
-        }
-        let list = connection
-            .elements(family, verdicts, Vec::new, |all, e| {
-                all.push((e.key.to_vec(), e.verdict.unwrap().to_owned()));
+            .elements(family, set.name.as_str(), Vec::new, |all, e| {
+                all.push((e.key.to_vec(), e.data.to_vec(), e.verdict.map(str::to_owned)));
             })
             .unwrap();
-        for (key, verdict) in list {
-            let members = members.remove(&key).unwrap_or_default();
-            if let Some((_, count)) = verdict.rsplit_once('-') {
-                let numbers: Vec<u32> = members.keys().copied().collect();
-                assert_eq!(
-                    numbers,
-                    (0..count.parse().unwrap()).collect::<Vec<u32>>(),
-                    "{verdicts} {key:?} {verdict}"
-                );
-            } else {
-                assert_eq!((verdict.as_str(), members.len()), ("drop", 0));
+        let name = set.name.to_string();
+        let mut members: BTreeMap<Vec<u8>, BTreeMap<u32, Vec<u8>>> = BTreeMap::new();
+        for (key, data, verdict) in list {
+            match (&set.data, verdict) {
+                (Data::Verdict, Some(verdict)) => {
+                    drop(behaviour.verdicts.insert((name.clone(), key), verdict));
+                }
+                (Data::Fields(_), None) => {
+                    let (key, index) = key.split_at(key.len() - 4);
+                    let index = u32::from_ne_bytes(index.try_into().unwrap());
+                    members.entry(key.to_vec()).or_default().insert(index, data);
+                }
+                _ => {}
             }
-            behaviour.insert((verdicts.to_owned(), key), (verdict, members.into_values().collect()));
         }
-        assert!(members.is_empty(), "endpoints that no verdict leads to: {members:?}");
+        for (key, members) in members {
+            assert!(members.keys().copied().eq(0..u32::try_from(members.len()).unwrap()), "{name} {key:?}");
+            behaviour.endpoints.insert((name.clone(), key), members.into_values().collect());
+        }
     }
     behaviour
 }
@@ -161,31 +152,39 @@ fn kernel_behaviour(family: Family) -> Behaviour {
 fn expected_behaviour(applier: &Applier<Nftables>, family: Family) -> Behaviour {
     let view = applier.view();
     let rules = view.rules(family).unwrap();
-    let mut behaviour = Behaviour::new();
-    let groups = view.targets().filter(|(id, _)| id.family() == family);
-    for (id, target) in groups {
+    let mut behaviour = Behaviour::default();
+    for (id, target) in view.targets().filter(|(id, _)| id.family() == family) {
         let group = target.shape().unwrap();
-        let members: BTreeSet<Vec<u8>> = target
-            .members()
-            .iter()
-            .map(|m| Key::new().addr(m.endpoint.addr).port(m.endpoint.port).as_bytes().to_vec())
-            .collect();
+        let endpoint =
+            |m: &Usable| Key::new().addr(m.endpoint.addr).port(m.endpoint.port).as_bytes().to_vec();
+        let members: BTreeSet<Vec<u8>> = target.members().iter().map(endpoint).collect();
         for key in group.keys.iter() {
-            let balancer = &rules.balancers[usize::from(rules.lanes[usize::from(key.lane)].balancer)];
-            let chain = if group.affinity.is_some() {
-                &balancer.affinity.as_ref().unwrap().chain
-            } else {
-                &balancer.chain
+            let lane = &rules.lanes[usize::from(key.lane)];
+            let bytes = kernel_key(id, key.addr, key.port);
+            let mut leads = |map: &Name, verdict: String| {
+                drop(behaviour.verdicts.insert((map.to_string(), bytes.clone()), verdict));
             };
-            let verdict = match (members.len(), group.empty) {
-                (0, Empty::Reject) => continue,
-                (0, Empty::Drop) => "drop".to_owned(),
-                (n, _) => format!("{chain}-{n}"),
-            };
-            behaviour.insert(
-                (balancer.verdicts.to_string(), kernel_key(id, key.addr, key.port)),
-                (verdict, members.clone()),
-            );
+            if let Some(detour) = &lane.detour {
+                leads(&detour.map, detour.chain.to_string());
+            }
+            let pick = format!("{}-{}", lane.chain, members.len());
+            match (lane.affinity.as_ref().zip(group.affinity), members.len(), group.empty) {
+                (_, 0, Empty::Reject) => continue,
+                (_, 0, Empty::Drop) => {
+                    leads(&lane.verdicts, "drop".to_owned());
+                    continue;
+                }
+                (Some((affinity, timeout)), ..) => {
+                    let port = format!("tcp-{}-{}", id.addr, id.port);
+                    leads(&lane.verdicts, format!("{}-{port}", affinity.chain));
+                    leads(&affinity.unknown, pick);
+                    if let Some(remember) = &affinity.remember {
+                        leads(&remember.verdicts, format!("{}-{timeout}-{port}", remember.chain));
+                    }
+                }
+                (None, ..) => leads(&lane.verdicts, pick),
+            }
+            behaviour.endpoints.insert((lane.endpoints.to_string(), bytes), members.clone());
         }
     }
     behaviour
@@ -205,19 +204,18 @@ fn keys_of(set: &str) -> BTreeSet<Vec<u8>> {
         .unwrap()
 }
 
-const SETS: [&str; 12] = [
+const SETS: [&str; 11] = [
     "cluster-ips",
-    "external-cluster-ips",
-    "external-local-ips",
-    "nodeports-cluster",
-    "nodeports-local",
+    "external-ips",
+    "nodeports",
     "firewall-ips",
     "firewall-ranges",
     "hairpin-connections",
     "nodeport-ips",
-    "remember",
     "members",
     "outside-members",
+    "nodeport-members",
+    "outside-nodeport-members",
 ];
 
 #[test]
@@ -241,11 +239,14 @@ fn random_histories_leave_the_kernel_as_a_rebuild_would() {
                     endpoints.as_ref().map(|e| e.iter().map(|(n, own)| (*n, *own)).collect::<Vec<_>>());
                 controller.compiler.set_slice(&name, list.map(|list| slice(&name, &list)));
                 deliver(&mut controller, &mut applier);
-                prop_assert_eq!(kernel_behaviour(Family::V4), expected_behaviour(&applier, Family::V4));
+                prop_assert_eq!(
+                    kernel_behaviour(&applier, Family::V4),
+                    expected_behaviour(&applier, Family::V4)
+                );
             }
             let incremental = SETS.map(keys_of);
             applier.rebuild().unwrap();
-            prop_assert_eq!(kernel_behaviour(Family::V4), expected_behaviour(&applier, Family::V4));
+            prop_assert_eq!(kernel_behaviour(&applier, Family::V4), expected_behaviour(&applier, Family::V4));
             prop_assert_eq!(incremental, SETS.map(keys_of));
             Ok(())
         });
@@ -296,7 +297,7 @@ fn foreign_changes_are_noticed_named_and_repaired() {
         let mut applier = applier(None);
         deliver(&mut controller, &mut applier);
         assert!(applier.repair().unwrap().is_none(), "our own changes are not foreign");
-        let expected = kernel_behaviour(Family::V4);
+        let expected = kernel_behaviour(&applier, Family::V4);
         for change in [
             "flush ruleset",
             "delete table ip rulecast",
@@ -308,7 +309,7 @@ fn foreign_changes_are_noticed_named_and_repaired() {
             assert!(status.expect("these tests need the nft tool").success(), "{change}");
             let (why, _) = applier.repair().unwrap().unwrap_or_else(|| panic!("{change} went unnoticed"));
             assert!(why.contains("rulecast") && why.contains("by nft (pid"), "{why}");
-            assert_eq!(kernel_behaviour(Family::V4), expected, "after {change}");
+            assert_eq!(kernel_behaviour(&applier, Family::V4), expected, "after {change}");
             assert!(applier.repair().unwrap().is_none());
         }
         let status = std::process::Command::new("nft").args(["add", "table", "ip", "other"]).status();
@@ -329,15 +330,15 @@ fn a_restart_serves_from_disk_and_goes_on_with_deltas() {
             controller.compiler.set_slice("ns/s1", Some(slice("ns/s1", &[(n, true), (n + 1, false)])));
             deliver(&mut controller, &mut first);
         }
-        let (before, head) = (kernel_behaviour(Family::V4), first.head().cloned());
+        let (before, head) = (kernel_behaviour(&first, Family::V4), first.head().cloned());
         drop(first);
         let mut second = applier(Some(Store::open(dir.path(), "default").unwrap()));
         second.restore().unwrap().expect("a bundle on disk");
         assert_eq!(second.head().map(|h| h.sequence), head.map(|h| h.sequence));
-        assert_eq!(kernel_behaviour(Family::V4), before);
+        assert_eq!(kernel_behaviour(&second, Family::V4), before);
         controller.compiler.set_slice("ns/s1", None);
         assert!(!deliver(&mut controller, &mut second).rebuilt);
-        assert_eq!(kernel_behaviour(Family::V4), expected_behaviour(&second, Family::V4));
+        assert_eq!(kernel_behaviour(&second, Family::V4), expected_behaviour(&second, Family::V4));
     });
 }
 
@@ -349,7 +350,7 @@ fn a_refused_version_leaves_kernel_and_copy_alone() {
         controller.compiler.set_slice("ns/s1", Some(slice("ns/s1", &[(1, true)])));
         let mut applier = applier(None);
         deliver(&mut controller, &mut applier);
-        let (before, head) = (kernel_behaviour(Family::V4), applier.head().cloned().unwrap());
+        let (before, head) = (kernel_behaviour(&applier, Family::V4), applier.head().cloned().unwrap());
         controller.compiler.set_slice("ns/s1", Some(slice("ns/s1", &[(2, true)])));
         let (good, changes) = controller.publish();
         let delta = |changes: &[Change]| {
@@ -370,10 +371,10 @@ fn a_refused_version_leaves_kernel_and_copy_alone() {
         ] {
             applier.offer(bad, delta(changes)).expect_err(what);
             assert_eq!(applier.head(), Some(&head), "{what}");
-            assert_eq!(kernel_behaviour(Family::V4), before, "{what}");
+            assert_eq!(kernel_behaviour(&applier, Family::V4), before, "{what}");
         }
         applier.offer(good.clone(), delta(&changes)).unwrap();
-        assert_eq!(kernel_behaviour(Family::V4), expected_behaviour(&applier, Family::V4));
+        assert_eq!(kernel_behaviour(&applier, Family::V4), expected_behaviour(&applier, Family::V4));
     });
 }
 
@@ -394,11 +395,14 @@ fn sets_that_are_full_are_made_larger() {
                 .compiler
                 .set_slice("ns/s1", Some(Slice { endpoints: endpoints.collect(), ..slice("ns/s1", &[]) }));
             rebuilt += u32::from(deliver(&mut controller, &mut applier).rebuilt);
-            assert_eq!(kernel_behaviour(Family::V4), expected_behaviour(&applier, Family::V4));
+            assert_eq!(kernel_behaviour(&applier, Family::V4), expected_behaviour(&applier, Family::V4));
         }
         assert_eq!(rebuilt, 1, "once for 1,024 elements and more");
     });
 }
+
+/// The clients of the Service port 172.30.0.1:80.
+const AFFINITY: &str = "affinity-tcp-172.30.0.1-80";
 
 #[test]
 fn clients_of_endpoints_that_left_are_forgotten() {
@@ -413,17 +417,16 @@ fn clients_of_endpoints_that_left_are_forgotten() {
         // As packets would have remembered them.
         let mut batch = Batch::new();
         for n in 0..210u8 {
-            let client =
-                Key::new().addr(IpAddr::from([10, 9, 9, n])).addr(ip("172.30.0.1")).proto(6).port(80);
+            let client = Key::new().addr(IpAddr::from([10, 9, 9, n]));
             let endpoint = Key::new().addr(ip(if n < 200 { "10.1.0.1" } else { "10.1.0.2" })).port(8080);
-            batch.add_element(Family::V4, "affinity", &client, Value::Bytes(&endpoint));
+            batch.add_element(Family::V4, AFFINITY, &client, Value::Bytes(&endpoint));
         }
         connection.commit(batch).unwrap();
         applier.repair().unwrap();
-        assert_eq!(keys_of("affinity").len(), 210, "a rebuild keeps them");
+        assert_eq!(keys_of(AFFINITY).len(), 210, "a rebuild keeps them");
         controller.compiler.set_slice("ns/s1", Some(slice("ns/s1", &[(2, false), (3, false)])));
         deliver(&mut controller, &mut applier);
-        assert_eq!(keys_of("affinity").len(), 10);
+        assert_eq!(keys_of(AFFINITY).len(), 10);
         // Nobody compares members while affinity is off.
         controller.compiler.set_service("ns/s1", sticky(false));
         deliver(&mut controller, &mut applier);
@@ -431,6 +434,35 @@ fn clients_of_endpoints_that_left_are_forgotten() {
         deliver(&mut controller, &mut applier);
         controller.compiler.set_service("ns/s1", sticky(true));
         deliver(&mut controller, &mut applier);
-        assert!(keys_of("affinity").is_empty());
+        assert!(keys_of(AFFINITY).is_empty());
+    });
+}
+
+#[test]
+fn what_session_affinity_needed_goes_with_it() {
+    in_namespace(|| {
+        let mut controller = Controller::new();
+        let mut applier = applier(None);
+        let own = || {
+            let mut connection = Connection::open().unwrap();
+            let sets = connection.sets(Family::V4).unwrap().into_iter().map(|set| set.name);
+            let all = sets.chain(connection.chains(Family::V4).unwrap());
+            all.filter(|name| name.contains("-tcp-")).collect::<BTreeSet<String>>()
+        };
+        controller.compiler.set_slice("ns/s1", Some(slice("ns/s1", &[(1, true), (2, false)])));
+        // ClusterIP and nodePort; then with a VIP and externalTrafficPolicy Local; then none; then gone.
+        let mut seen = Vec::new();
+        for keys in [Some(17), Some(23), Some(1), Some(23), None] {
+            controller.compiler.set_service("ns/s1", keys.map(|keys| service("172.30.0.1", keys)));
+            deliver(&mut controller, &mut applier);
+            std::thread::sleep(std::time::Duration::from_millis(1100));
+            assert!(applier.repair().unwrap().is_none(), "our own cleaning is not foreign");
+            let left = own();
+            applier.rebuild().unwrap();
+            assert_eq!(left, own(), "a rebuild has neither more nor less");
+            seen.push(left.len());
+        }
+        assert!(seen[0] > 0 && seen[1] > seen[0] && seen[3] == seen[1], "{seen:?}");
+        assert_eq!((seen[2], seen[4]), (0, 0));
     });
 }

@@ -28,6 +28,8 @@ impl Tags {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Condition {
     Unusable,
+    /// Neither ready nor on its way out. No traffic goes there, but a UDP flow that is there may stay.
+    Serving,
     Terminating,
     Ready,
 }
@@ -36,22 +38,37 @@ fn condition(endpoint: &Endpoint) -> Condition {
     match endpoint {
         Endpoint { ready: true, .. } => Condition::Ready,
         Endpoint { serving: true, terminating: true, .. } => Condition::Terminating,
+        Endpoint { serving: true, .. } => Condition::Serving,
         _ => Condition::Unusable,
     }
 }
 
-/// A usable endpoint of one Service port.
+/// An endpoint of one Service port.
 pub(crate) struct Candidate<'a> {
     addr: IpAddr,
     port: u16,
-    terminating: bool,
+    condition: Condition,
     endpoint: &'a Endpoint,
+}
+
+impl Candidate<'_> {
+    fn ready(&self) -> bool {
+        self.condition == Condition::Ready
+    }
+}
+
+/// The endpoints of one Service port in one family, each sorted.
+pub(crate) struct Candidates<'a> {
+    /// Those that new connections may go to.
+    pub(crate) usable: Vec<Candidate<'a>>,
+    /// Those that only serve.
+    serving: Vec<Candidate<'a>>,
 }
 
 /// An address that must not be an endpoint, and why; see [`usable_address`].
 pub(crate) type BadEndpoint = (IpAddr, &'static str);
 
-/// The usable endpoints of a Service port in one family, sorted, each once.
+/// The endpoints of a Service port in one family, each once.
 ///
 /// The same address and port may stand in several slices, also with different conditions: the most usable counts,
 /// then the one that names a node.
@@ -60,7 +77,7 @@ pub(crate) fn candidates<'a>(
     port: &ServicePort,
     family: Family,
     bad: &mut Vec<BadEndpoint>,
-) -> Vec<Candidate<'a>> {
+) -> Candidates<'a> {
     let mut found: Vec<(u16, &Endpoint)> = Vec::new();
     for &slice in slices {
         for number in
@@ -85,10 +102,12 @@ pub(crate) fn candidates<'a>(
     let candidate = |(port, endpoint): (u16, &'a Endpoint)| Candidate {
         addr: endpoint.addr,
         port,
-        terminating: condition(endpoint) == Condition::Terminating,
+        condition: condition(endpoint),
         endpoint,
     };
-    found.into_iter().map(candidate).collect()
+    let (usable, serving) =
+        found.into_iter().map(candidate).partition(|c| c.condition >= Condition::Terminating);
+    Candidates { usable, serving }
 }
 
 /// Refuses addresses by which a Service could reach into the node itself (CVE-2021-25737 and its kin).
@@ -116,14 +135,14 @@ pub(crate) struct Entry {
 
 fn entry(candidate: &Candidate<'_>, scope: Scope, tags: &mut Tags) -> Entry {
     let node = candidate.endpoint.node.as_ref().map_or(0, |name| tags.of(name).short());
-    let member = Member { node, terminating: candidate.terminating };
+    let member = Member { node, terminating: candidate.condition == Condition::Terminating };
     Entry { scope, addr: candidate.addr, port: candidate.port, member }
 }
 
 /// The cluster lists. Ready endpoints, by topology hints where all of them carry hints; when none is ready, those that
 /// are terminating but still serve, wherever they are.
 pub(crate) fn cluster_lists(candidates: &[Candidate<'_>], tags: &mut Tags) -> Vec<Entry> {
-    let ready: Vec<&Candidate<'_>> = candidates.iter().filter(|c| !c.terminating).collect();
+    let ready: Vec<&Candidate<'_>> = candidates.iter().filter(|c| c.ready()).collect();
     if ready.is_empty() {
         return candidates.iter().map(|c| entry(c, Scope::All, tags)).collect();
     }
@@ -164,6 +183,15 @@ fn by_hint<'c, 'a>(
     lists
 }
 
+/// The endpoints that flows may stay at although the cluster list of all nodes does not hold them; with `all`, whether it
+/// does or not, since there is none. As with kube-proxy, policies and topology do not matter to a flow that is there.
+pub(crate) fn serving(candidates: &Candidates<'_>, all: bool, tags: &mut Tags) -> Vec<Entry> {
+    let Candidates { usable, serving } = candidates;
+    let any_ready = usable.iter().any(Candidate::ready);
+    let unlisted = usable.iter().filter(|c| all || any_ready && !c.ready());
+    unlisted.chain(serving).map(|c| entry(c, Scope::Serving, tags)).collect()
+}
+
 /// The local lists: on each node its own ready endpoints, else its own that are terminating but still serve. Hints do
 /// not matter here.
 pub(crate) fn local_lists(candidates: &[Candidate<'_>], tags: &mut Tags) -> Vec<Entry> {
@@ -175,8 +203,8 @@ pub(crate) fn local_lists(candidates: &[Candidate<'_>], tags: &mut Tags) -> Vec<
     }
     let mut entries = Vec::new();
     for (node, mut local) in nodes {
-        if local.iter().any(|c| !c.terminating) {
-            local.retain(|c| !c.terminating);
+        if local.iter().any(|c| c.ready()) {
+            local.retain(|c| c.ready());
         }
         let scope = Scope::Node(tags.of(node));
         entries.extend(local.into_iter().map(|c| entry(c, scope, tags)));

@@ -1,21 +1,205 @@
-//! The classes of kernel keys, in the order in which every ruleset lists them.
+//! The classes of kernel keys, and how nftables serves each of them.
+
+use rulecast_bundle::name;
+use rulecast_bundle::nft::{Affinity, Detour, Field, Lane as Layout, Remember, Rule, Statement as S};
+
+use crate::ruleset::{ENDPOINT, NODE_PORT, ORIGINAL_NODE_PORT, ORIGINAL_VIP, VIP, with};
 
 /// A class of kernel keys; its number stands in the bundle's groups.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub(crate) enum Lane {
-    /// A cluster IP.
+    /// A cluster IP, internalTrafficPolicy Cluster.
     ClusterIp = 0,
+    /// A cluster IP, internalTrafficPolicy Local.
+    ClusterIpLocal = 1,
     /// A load balancer's or external IP, externalTrafficPolicy Cluster.
-    External = 1,
+    External = 2,
     /// The same with policy Local, for this node and its pods: they may use every endpoint.
-    ExternalInside = 2,
+    ExternalInside = 3,
     /// The same with policy Local, for traffic from outside.
-    ExternalOutside = 3,
+    ExternalOutside = 4,
     /// A nodePort, externalTrafficPolicy Cluster.
-    NodePort = 4,
+    NodePort = 5,
     /// The same with policy Local, for this node and its pods.
-    NodePortInside = 5,
+    NodePortInside = 6,
     /// The same with policy Local, for traffic from outside.
-    NodePortOutside = 6,
+    NodePortOutside = 7,
+}
+
+/// Clients at the cluster list of a Service port, and at its local list.
+const CLIENTS: &str = "affinity";
+const LOCAL_CLIENTS: &str = "local-affinity";
+
+/// What differs between lanes.
+#[derive(Clone, Copy)]
+struct Words {
+    key: &'static [Field],
+    original: &'static [Field],
+    verdicts: &'static str,
+    endpoints: &'static str,
+    chain: &'static str,
+    set: Option<&'static str>,
+    detour: Option<(&'static str, &'static str)>,
+    /// Traffic is masqueraded.
+    masquerade: bool,
+    external: bool,
+    sticky: &'static str,
+    clients: &'static str,
+    unknown: &'static str,
+    members: &'static str,
+    /// The map, the chains, and which members go into which map of clients.
+    remember: Option<(&'static str, &'static str, &'static [(&'static str, &'static str)])>,
+}
+
+const CLUSTER_IP: Words = Words {
+    key: &VIP,
+    original: &ORIGINAL_VIP,
+    verdicts: "service-ips",
+    endpoints: "endpoints",
+    chain: "lb",
+    set: Some("cluster-ips"),
+    detour: None,
+    masquerade: false,
+    external: false,
+    sticky: "sticky",
+    clients: CLIENTS,
+    unknown: "new-clients",
+    members: "members",
+    remember: Some(("remember", "remember", &[("members", CLIENTS)])),
+};
+
+const NODE_PORT_CLUSTER: Words = Words {
+    key: &NODE_PORT,
+    original: &ORIGINAL_NODE_PORT,
+    verdicts: "service-nodeports",
+    endpoints: "nodeport-endpoints",
+    chain: "nodeport-lb",
+    set: Some("nodeports"),
+    detour: None,
+    masquerade: true,
+    external: true,
+    sticky: "nodeport-sticky",
+    clients: CLIENTS,
+    unknown: "nodeport-new-clients",
+    members: "nodeport-members",
+    remember: Some(("nodeport-remember", "nodeport-remember", &[("nodeport-members", CLIENTS)])),
+};
+
+/// In the order of [`Lane`].
+const LANES: [Words; 8] = [
+    CLUSTER_IP,
+    Words {
+        sticky: "local-sticky",
+        clients: LOCAL_CLIENTS,
+        remember: Some(("remember", "local-remember", &[("members", LOCAL_CLIENTS)])),
+        ..CLUSTER_IP
+    },
+    Words {
+        chain: "external-lb",
+        set: Some("external-ips"),
+        masquerade: true,
+        external: true,
+        sticky: "external-sticky",
+        ..CLUSTER_IP
+    },
+    Words {
+        verdicts: "inside-ips",
+        set: Some("external-ips"),
+        detour: Some(("service-ips", "local-policy-ips")),
+        external: true,
+        sticky: "inside-sticky",
+        unknown: "inside-new-clients",
+        remember: None,
+        ..CLUSTER_IP
+    },
+    Words {
+        verdicts: "outside-ips",
+        endpoints: "outside-endpoints",
+        chain: "outside-lb",
+        set: None,
+        external: true,
+        sticky: "outside-sticky",
+        clients: LOCAL_CLIENTS,
+        unknown: "outside-new-clients",
+        members: "outside-members",
+        // Which of the two lists was used does not show afterwards; a client of both keeps its endpoint.
+        remember: Some((
+            "remember",
+            "outside-remember",
+            &[("members", CLIENTS), ("outside-members", LOCAL_CLIENTS)],
+        )),
+        ..CLUSTER_IP
+    },
+    NODE_PORT_CLUSTER,
+    Words {
+        verdicts: "inside-nodeports",
+        chain: "inside-nodeport-lb",
+        detour: Some(("service-nodeports", "local-policy-nodeports")),
+        masquerade: false,
+        sticky: "inside-nodeport-sticky",
+        unknown: "inside-nodeport-new-clients",
+        remember: None,
+        ..NODE_PORT_CLUSTER
+    },
+    Words {
+        verdicts: "outside-nodeports",
+        endpoints: "outside-nodeport-endpoints",
+        chain: "outside-nodeport-lb",
+        set: None,
+        masquerade: false,
+        sticky: "outside-nodeport-sticky",
+        clients: LOCAL_CLIENTS,
+        unknown: "outside-nodeport-new-clients",
+        members: "outside-nodeport-members",
+        remember: Some((
+            "nodeport-remember",
+            "outside-nodeport-remember",
+            &[("nodeport-members", CLIENTS), ("outside-nodeport-members", LOCAL_CLIENTS)],
+        )),
+        ..NODE_PORT_CLUSTER
+    },
+];
+
+/// How the node serves the lanes; `mark` marks what is to be masqueraded.
+pub(crate) fn layout(mark: u32) -> Vec<Layout> {
+    LANES.iter().map(|words| lane(words, mark)).collect()
+}
+
+fn lane(words: &Words, mark: u32) -> Layout {
+    let marked = |statement| {
+        let mark = words.masquerade.then_some(S::MarkOr(mark));
+        mark.into_iter().chain([statement]).collect::<Rule>()
+    };
+    let random = S::Dnat { key: with(words.key, &[Field::RandomIndex]), map: name(words.endpoints) };
+    let known = S::Dnat { key: vec![Field::SourceAddr], map: name(words.clients) };
+    let unknown = S::VerdictMap { key: words.key.to_vec(), map: name(words.unknown) };
+    Layout {
+        verdicts: name(words.verdicts),
+        endpoints: name(words.endpoints),
+        chain: name(words.chain),
+        pick: vec![marked(random)],
+        affinity: Some(Affinity {
+            chain: name(words.sticky),
+            look: vec![marked(known), vec![unknown]],
+            unknown: name(words.unknown),
+            members: name(words.members),
+            remember: words.remember.map(|(verdicts, chain, maps)| Remember {
+                verdicts: name(verdicts),
+                chain: name(chain),
+                rules: maps.iter().map(|(members, clients)| remember(words, members, clients)).collect(),
+            }),
+        }),
+        sets: words.set.map(name).into_iter().collect(),
+        detour: words.detour.map(|(map, chain)| Detour { map: name(map), chain: name(chain) }),
+        external: words.external,
+    }
+}
+
+fn remember(words: &Words, members: &'static str, clients: &'static str) -> Rule {
+    let key = with(words.original, &ENDPOINT);
+    vec![
+        S::InSet { key, set: name(members), negate: false },
+        S::Remember { key: vec![Field::SourceAddr], data: ENDPOINT.to_vec(), map: name(clients) },
+    ]
 }

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use rulecast_bundle::{Mode, Proto};
+use rulecast_bundle::{Mode, Proto, Settings};
 
 /// An address prefix: address with the host bits zero, and length.
 pub type Prefix = (IpAddr, u8);
@@ -104,7 +104,7 @@ pub struct Node {
     pub labels: BTreeMap<String, String>,
     /// Label `topology.kubernetes.io/zone`.
     pub zone: Option<String>,
-    /// The first InternalIP of each family.
+    /// Its primary address of each family: the first InternalIP, else the first ExternalIP.
     pub addrs: Vec<IpAddr>,
     /// `spec.podCIDRs`.
     pub pod_cidrs: Vec<Prefix>,
@@ -120,6 +120,12 @@ pub enum DetectLocal {
     None,
     /// Source in one of these, the cluster's pod CIDRs.
     ClusterCidr(Vec<Prefix>),
+    /// Source in one of the pod CIDRs of the node's own Node object.
+    NodeCidr,
+    /// Coming in through this interface, the bridge that the pods are at.
+    BridgeInterface(String),
+    /// Coming in through an interface whose name begins like this.
+    InterfaceNamePrefix(String),
 }
 
 /// Which node addresses answer nodePorts.
@@ -153,6 +159,8 @@ pub struct Options {
     pub service_cidrs: BTreeSet<Prefix>,
     /// Whether `externalIPs` are served.
     pub allow_external_ips: bool,
+    /// What is set on the nodes beside rules. Numbers are none or more than 0.
+    pub settings: Settings,
 }
 
 impl Default for Options {
@@ -166,6 +174,7 @@ impl Default for Options {
             node_port_addresses: NodePortAddresses::Only { primary: true, prefixes: Vec::new() },
             service_cidrs: BTreeSet::new(),
             allow_external_ips: true,
+            settings: Settings::default(),
         }
     }
 }

@@ -183,6 +183,7 @@ impl PoolBundle {
                 self.put(key, Some(value));
             }
         }
+        self.put(Key::Settings, Some(Value::Settings(self.pool.options.settings)));
         // Of two nodes with one tag the first keeps it.
         for (name, node) in inputs.nodes.iter().rev() {
             self.set_node(Tag::of(name), Some((name, node)));

@@ -5,10 +5,11 @@ use std::net::IpAddr;
 
 use rulecast_bundle::nft::Family;
 use rulecast_bundle::{
-    Empty, Group, GroupId, GroupKind, Key, LaneKey, MAX_LANE_KEYS, Name, Part, Proto, Value, name,
+    Empty, Group, GroupId, GroupKind, HealthCheck, Key, LaneKey, MAX_LANE_KEYS, Name, Part, Proto, Value,
+    name, prefix_contains,
 };
 
-use crate::endpoints::{self, BadEndpoint, Candidate, Tags, usable_address};
+use crate::endpoints::{self, BadEndpoint, Candidates, Tags, usable_address};
 use crate::lanes::Lane;
 use crate::model::{Options, Prefix, Service, ServicePort, Slice};
 
@@ -54,9 +55,17 @@ pub(crate) fn claims(service: &Service, options: &Options) -> Vec<(ClaimKey, Cla
             claims.extend(port.node_port.map(|number| (key(None, number), Class::NodePort)));
         }
     }
+    if let Some(port) = service.health_check_node_port {
+        claims.push((health_check_claim(port), Class::NodePort));
+    }
     claims.sort_unstable();
     claims.dedup_by_key(|(key, _)| *key);
     claims
+}
+
+/// Health check ports are TCP nodePorts of the node itself, in both families at once.
+fn health_check_claim(port: u16) -> ClaimKey {
+    ClaimKey { family: Family::V4, addr: None, port, proto: Proto::Tcp }
 }
 
 fn vips<'a>(
@@ -94,12 +103,33 @@ pub(crate) fn compile(
             port.compile(&candidates, tags, &mut out);
         }
     }
+    health_check(owner, service, &wins, &mut out);
+    if !options.allow_external_ips && !service.external_ips.is_empty() {
+        out.problems
+            .push("externalIPs are not served: the pool has allowServiceExternalIPs: false".to_owned());
+    }
     report_bad_endpoints(bad, &mut out.problems);
     out.records.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
     out.records.dedup_by(|(a, _), (b, _)| a == b);
     out.problems.sort_unstable();
     out.problems.dedup();
     out
+}
+
+/// A node answers for the local groups of all ports.
+fn health_check(owner: &str, service: &Service, wins: impl Fn(&ClaimKey) -> bool, out: &mut Compiled) {
+    let Some(port) = service.health_check_node_port else { return };
+    if !wins(&health_check_claim(port)) {
+        out.problems
+            .push(format!("healthCheckNodePort {port} belongs to another Service: it is left out here"));
+        return;
+    }
+    let local = |key: &Key| if let Key::Group(id) = key { Some(*id) } else { None };
+    let mut groups: Vec<GroupId> = out.records.iter().filter_map(|(key, _)| local(key)).collect();
+    groups.retain(|id| id.kind == GroupKind::Local);
+    groups.sort_unstable();
+    let check = HealthCheck { owner: owner.to_owned(), groups };
+    out.records.push((Key::HealthCheck(port), Value::HealthCheck(check)));
 }
 
 fn report_bad_endpoints(mut bad: Vec<BadEndpoint>, problems: &mut Vec<String>) {
@@ -119,29 +149,35 @@ struct PortCompiler<'a, W> {
 }
 
 impl<W: Fn(&ClaimKey) -> bool> PortCompiler<'_, W> {
-    fn compile(&self, candidates: &[Candidate<'_>], tags: &mut Tags, out: &mut Compiled) {
+    fn compile(&self, candidates: &Candidates<'_>, tags: &mut Tags, out: &mut Compiled) {
         if !self.won(Some(self.cluster_ip), self.port.port, out) {
             return;
         }
         let (cluster_keys, local_keys) = self.keys(out);
         let affinity = self.service.affinity;
+        let only_local = cluster_keys.is_empty();
         for (kind, keys) in [(GroupKind::Cluster, cluster_keys), (GroupKind::Local, local_keys)] {
-            if keys.is_empty() {
+            let local = kind == GroupKind::Local;
+            // A health check counts the local list even where no traffic uses it.
+            if keys.is_empty() && !(local && self.service.health_check_node_port.is_some()) {
                 continue;
             }
-            let local = kind == GroupKind::Local;
             let id = GroupId { addr: self.cluster_ip, port: self.port.port, proto: self.port.proto, kind };
             // Refused when nothing could serve it anywhere; dropped when only this node cannot.
-            let empty = if local && !candidates.is_empty() { Empty::Drop } else { Empty::Reject };
+            let empty = if local && !candidates.usable.is_empty() { Empty::Drop } else { Empty::Reject };
             let (owner, port_name) = (self.owner.to_owned(), self.port.name.clone());
             let keys = keys.into_iter().collect();
             out.records
                 .push((Key::Group(id), Value::Group(Group { owner, port_name, empty, affinity, keys })));
-            let entries = if local {
-                endpoints::local_lists(candidates, tags)
+            let mut entries = if local {
+                endpoints::local_lists(&candidates.usable, tags)
             } else {
-                endpoints::cluster_lists(candidates, tags)
+                endpoints::cluster_lists(&candidates.usable, tags)
             };
+            // TCP connections stay where they are as long as they live; so do UDP flows while their endpoint serves.
+            if self.port.proto == Proto::Udp && local == only_local {
+                entries.extend(endpoints::serving(candidates, local, tags));
+            }
             out.records.extend(entries.into_iter().map(|e| {
                 (
                     Key::Member { group: id, scope: e.scope, port: e.port, addr: e.addr },
@@ -170,11 +206,10 @@ impl<W: Fn(&ClaimKey) -> bool> PortCompiler<'_, W> {
     fn keys(&self, out: &mut Compiled) -> (BTreeSet<LaneKey>, BTreeSet<LaneKey>) {
         let (mut cluster, mut local) = (BTreeSet::new(), BTreeSet::new());
         let key = |lane: Lane, addr, port| LaneKey { lane: lane as u8, addr, port };
-        let own = key(Lane::ClusterIp, Some(self.cluster_ip), self.port.port);
         if self.service.internal_local {
-            local.insert(own)
+            local.insert(key(Lane::ClusterIpLocal, Some(self.cluster_ip), self.port.port))
         } else {
-            cluster.insert(own)
+            cluster.insert(key(Lane::ClusterIp, Some(self.cluster_ip), self.port.port))
         };
         let mut add = |lanes: [Lane; 3], addr, port| {
             let [everybody, inside, outside] = lanes;
@@ -248,23 +283,10 @@ fn disjoint(mut prefixes: Vec<Prefix>) -> Vec<Prefix> {
     prefixes.sort_unstable_by_key(|(addr, len)| (*len, *addr));
     let mut kept: Vec<Prefix> = Vec::new();
     for prefix in prefixes {
-        if !kept.iter().any(|outer| contains(*outer, prefix.0)) {
+        if !kept.iter().any(|outer| prefix_contains(*outer, prefix.0)) {
             kept.push(prefix);
         }
     }
     kept.sort_unstable();
     kept
-}
-
-/// Whether an address lies in a prefix.
-pub(crate) fn contains((net, len): Prefix, addr: IpAddr) -> bool {
-    match (net, addr) {
-        (IpAddr::V4(n), IpAddr::V4(a)) => {
-            (n.to_bits() ^ a.to_bits()).checked_shr(32 - u32::from(len)).unwrap_or(0) == 0
-        }
-        (IpAddr::V6(n), IpAddr::V6(a)) => {
-            (n.to_bits() ^ a.to_bits()).checked_shr(128 - u32::from(len)).unwrap_or(0) == 0
-        }
-        _ => false,
-    }
 }

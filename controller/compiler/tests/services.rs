@@ -35,9 +35,9 @@ fn external_addresses_follow_the_external_policy() {
     let compiler = compile(load_balancer(), vec![]);
     let all = [
         key(0, Some("172.30.0.1"), 80),
-        key(1, Some("5.5.5.5"), 80),
-        key(1, Some("6.6.6.6"), 80),
-        key(4, None, 30080),
+        key(2, Some("5.5.5.5"), 80),
+        key(2, Some("6.6.6.6"), 80),
+        key(5, None, 30080),
     ];
     assert_eq!(keys(&compiler, "172.30.0.1", GroupKind::Cluster), all);
     assert!(keys(&compiler, "172.30.0.1", GroupKind::Local).is_empty());
@@ -45,16 +45,16 @@ fn external_addresses_follow_the_external_policy() {
     let compiler = compile(Service { external_local: true, ..load_balancer() }, vec![]);
     let inside = [
         key(0, Some("172.30.0.1"), 80),
-        key(2, Some("5.5.5.5"), 80),
-        key(2, Some("6.6.6.6"), 80),
-        key(5, None, 30080),
+        key(3, Some("5.5.5.5"), 80),
+        key(3, Some("6.6.6.6"), 80),
+        key(6, None, 30080),
     ];
-    let outside = [key(3, Some("5.5.5.5"), 80), key(3, Some("6.6.6.6"), 80), key(6, None, 30080)];
+    let outside = [key(4, Some("5.5.5.5"), 80), key(4, Some("6.6.6.6"), 80), key(7, None, 30080)];
     assert_eq!(keys(&compiler, "172.30.0.1", GroupKind::Cluster), inside);
     assert_eq!(keys(&compiler, "172.30.0.1", GroupKind::Local), outside);
 
     let compiler = compile(Service { internal_local: true, ..load_balancer() }, vec![]);
-    assert_eq!(keys(&compiler, "172.30.0.1", GroupKind::Local), [key(0, Some("172.30.0.1"), 80)]);
+    assert_eq!(keys(&compiler, "172.30.0.1", GroupKind::Local), [key(1, Some("172.30.0.1"), 80)]);
 }
 
 #[test]
@@ -64,7 +64,7 @@ fn both_families_compile_to_groups_of_their_own() {
     assert_eq!(keys(&compiler, "172.30.0.1", GroupKind::Cluster).len(), 4);
     assert_eq!(
         keys(&compiler, "fd00::1", GroupKind::Cluster),
-        [key(0, Some("fd00::1"), 80), key(4, None, 30080)]
+        [key(0, Some("fd00::1"), 80), key(5, None, 30080)]
     );
 }
 

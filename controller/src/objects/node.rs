@@ -77,7 +77,8 @@ impl Convert for RawNode {
 
 fn addresses(addresses: &[Address]) -> Result<Vec<IpAddr>, Wrong> {
     let mut out: Vec<IpAddr> = Vec::new();
-    for (i, address) in addresses.iter().enumerate().filter(|(_, a)| a.r#type == "InternalIP") {
+    let of_kind = |kind| addresses.iter().enumerate().filter(move |(_, a)| a.r#type == kind);
+    for (i, address) in of_kind("InternalIP").chain(of_kind("ExternalIP")) {
         let ip = text::address(&address.address).ok_or_else(|| {
             let field = format!("status.addresses[{i}].address");
             Wrong::new(field, format!("{:?} is not an IP address", address.address))

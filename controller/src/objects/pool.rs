@@ -5,6 +5,7 @@ use std::time::Duration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
 use kube::ResourceExt as _;
 use rulecast_api::{Approval, DetectLocalMode, Mode, PoolOptions, RulePool};
+use rulecast_bundle::Settings;
 use rulecast_compiler::model::{DetectLocal, NodePortAddresses, Options, Pool, Prefix};
 
 use super::convert::{Convert, Wrong};
@@ -103,7 +104,21 @@ fn options(mode: Mode, given: &PoolOptions) -> Result<Options, Wrong> {
     if given.masquerade_bit > 31 {
         return Err(Wrong::new("spec.masqueradeBit", "must be from 0 to 31"));
     }
+    let conntrack = &given.conntrack;
+    let seconds = |timeout: Option<rulecast_api::Duration>| {
+        timeout.and_then(|t| u32::try_from(t.get().as_secs()).ok()).filter(|seconds| *seconds > 0)
+    };
+    let number = |given: Option<u32>| given.filter(|number| *number > 0);
     Ok(Options {
+        settings: Settings {
+            conntrack_max_per_core: number(conntrack.max_per_core),
+            conntrack_min: number(conntrack.min),
+            tcp_established_timeout: seconds(conntrack.tcp_established_timeout),
+            tcp_close_wait_timeout: seconds(conntrack.tcp_close_wait_timeout),
+            tcp_be_liberal: conntrack.tcp_be_liberal,
+            udp_timeout: seconds(conntrack.udp_timeout),
+            udp_stream_timeout: seconds(conntrack.udp_stream_timeout),
+        },
         mode: match mode {
             Mode::Nftables => rulecast_bundle::Mode::Nftables,
             Mode::Iptables => rulecast_bundle::Mode::Iptables,
@@ -126,11 +141,25 @@ fn detect_local(given: &PoolOptions) -> Result<DetectLocal, Wrong> {
         DetectLocalMode::ClusterCIDR => {
             Ok(DetectLocal::ClusterCidr(prefixes("spec.clusterCIDR", given.cluster_cidr.split(','))?))
         }
-        // Taking them for "none" would show only as lost source addresses.
-        other => Err(Wrong::new(
-            "spec.detectLocalMode",
-            format!("{other:?} is not supported yet; use ClusterCIDR with spec.clusterCIDR"),
-        )),
+        DetectLocalMode::NodeCIDR => Ok(DetectLocal::NodeCidr),
+        DetectLocalMode::BridgeInterface => {
+            interface("spec.detectLocal.bridgeInterface", &given.detect_local.bridge_interface)
+                .map(DetectLocal::BridgeInterface)
+        }
+        DetectLocalMode::InterfaceNamePrefix => {
+            interface("spec.detectLocal.interfaceNamePrefix", &given.detect_local.interface_name_prefix)
+                .map(DetectLocal::InterfaceNamePrefix)
+        }
+    }
+}
+
+fn interface(field: &str, name: &str) -> Result<String, Wrong> {
+    let good = |b: u8| b.is_ascii_alphanumeric() || b"_.@-".contains(&b);
+    if (1..=15).contains(&name.len()) && name.bytes().all(good) {
+        Ok(name.to_owned())
+    } else {
+        let problem = "must be the name of an interface, or its beginning: 1 to 15 letters, digits, '_', '.', '@' or '-'";
+        Err(Wrong::new(field, problem))
     }
 }
 

@@ -140,7 +140,8 @@ fn endpoints(raw: Vec<RawEndpoint>, ipv4: bool, warnings: &mut Vec<String>) -> V
             addr,
             node: endpoint.node_name.filter(|n| !n.is_empty()).map(Arc::from),
             ready,
-            serving: serving.unwrap_or(ready),
+            // Unknown counts as serving, as with kube-proxy: what matters then is whether it is ready or terminating.
+            serving: serving.unwrap_or(true),
             terminating: terminating.unwrap_or(false),
             zones: names(endpoint.hints.for_zones),
             nodes: names(endpoint.hints.for_nodes),

@@ -28,7 +28,7 @@ pub use publication::{
     BadChunkId, Checkpoint, ChunkId, Delta, FORMAT, Head, Index, MAX_CHECKPOINT, MAX_CHUNK, MAX_DELTA, Mode,
 };
 pub use record::{
-    Empty, Group, GroupId, GroupKind, Key, LaneKey, MAX_LANE_KEYS, Member, NodeFact, Part, Proto, Scope, Tag,
-    Value,
+    Empty, Group, GroupId, GroupKind, HealthCheck, Key, LaneKey, MAX_LANE_KEYS, Member, NodeFact, Part,
+    Proto, Scope, Settings, Tag, Value, prefix_contains,
 };
 pub use replica::{APPLIER, Refusal, Replica, Step};

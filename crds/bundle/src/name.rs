@@ -1,6 +1,9 @@
 //! The fixed words that name tables, chains, sets and maps in the kernel.
 
 use std::fmt;
+use std::net::IpAddr;
+
+use crate::Proto;
 
 /// A kernel object's name: 1 to 31 characters of `a-z`, `0-9` and `-`, beginning with a letter.
 ///
@@ -34,6 +37,18 @@ impl Name {
     #[must_use]
     pub fn numbered(&self, number: u32) -> Self {
         Self(format!("{}-{number}", self.0).into())
+    }
+
+    /// The name of a Service port's own object: `sticky` makes `sticky-tcp-10.96.0.1-80`. nft has no `:` in names, so it is
+    /// a `.` in IPv6 addresses.
+    #[must_use]
+    pub fn of_port(&self, proto: Proto, addr: IpAddr, port: u16) -> Self {
+        let proto = match proto {
+            Proto::Tcp => "tcp",
+            Proto::Udp => "udp",
+            Proto::Sctp => "sctp",
+        };
+        Self(format!("{}-{proto}-{}-{port}", self.0, addr.to_string().replace(':', ".")).into())
     }
 
     /// The name as text.
@@ -77,5 +92,8 @@ mod tests {
             assert!(Name::new(bad).is_err(), "{bad:?}");
         }
         assert_eq!(name("lb").numbered(12).as_str(), "lb-12");
+        let port = |addr: &str| name("sticky").of_port(Proto::Tcp, addr.parse().unwrap(), 80).to_string();
+        assert_eq!(port("10.96.0.1"), "sticky-tcp-10.96.0.1-80");
+        assert_eq!(port("fd00::1"), "sticky-tcp-fd00..1-80");
     }
 }

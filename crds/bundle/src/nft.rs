@@ -1,8 +1,7 @@
 //! The fixed nftables rules of a pool, as data.
 //!
 //! A [`Ruleset`] holds one address family's chains, sets and maps, and says how a target with N members is turned
-//! into chains and map elements ([`Balancer`]) and which kernel keys lead there ([`Lane`]). Nothing in it depends
-//! on how many Services there are: Services are elements. The node encodes it to netlink one to one; it never
+//! into chains and map elements ([`Lane`]). Nothing in it depends on how many Services there are: Services are elements. The node encodes it to netlink one to one; it never
 //! interprets policy.
 //!
 //! The statements are the part of the nft language that the layout needs, no more, and each of them prints with
@@ -44,7 +43,7 @@ pub enum Field {
     OriginalDestAddr,
     /// `ct original proto-dst`: the destination port before DNAT.
     OriginalDestPort,
-    /// `numgen random mod N`, where N is the number of members of the chain being made ([`Balancer`]). Typed as a
+    /// `numgen random mod N`, where N is the number of members of the chain being made ([`Lane`]). Typed as a
     /// mark in set definitions: 4 bytes, host order.
     RandomIndex,
 }
@@ -148,6 +147,22 @@ pub enum Statement {
         /// True for `!=`.
         negate: bool,
     },
+    /// The source is, or is not, in one of the node's own pod CIDRs, which the node puts in their place: `!=` all of them
+    /// in one rule, or a rule for each. A rule with this statement is left out where the node has no pod CIDR of the
+    /// family, since nothing is known then.
+    FromPods {
+        /// True for `!=`.
+        negate: bool,
+    },
+    /// `iifname [!=] "NAME"`, or `"NAME*"`. Locally made packets have no input interface.
+    InputInterface {
+        /// The interface's name, or how it begins: 1 to 15 bytes of printable ASCII but `"` and `*`.
+        name: String,
+        /// The name is only the beginning.
+        prefix: bool,
+        /// True for `!=`.
+        negate: bool,
+    },
     /// `ct state new`.
     StateNew,
     /// `ct status dnat`.
@@ -176,7 +191,7 @@ pub enum Statement {
         /// The map.
         map: Name,
     },
-    /// `update @MAP { KEY timeout T : DATA }`, where T is the chain's number of seconds ([`Affinity`]). Keeps the data
+    /// `update @MAP { KEY timeout T : DATA }`, where T is the chain's number of seconds ([`Remember`]). Keeps the data
     /// of an element that is there and refreshes its timeout.
     Remember {
         /// The element's key.
@@ -213,49 +228,64 @@ pub enum Statement {
     Goto(Name),
 }
 
-/// How a target with N members becomes kernel state: per key one element in `verdicts` leading to the chain
-/// `chain-N`, and N elements in `endpoints`, keyed by the key and an index below N.
+/// A class of kernel keys, such as "nodePorts with externalTrafficPolicy Cluster", and how a target with N members
+/// answers them: per key one element in `verdicts` leading to the chain `chain-N`, and N elements in `endpoints`, keyed by
+/// the key and an index below N. A group's keys name their lane by its position in [`Ruleset::lanes`].
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Balancer {
+pub struct Lane {
     /// Verdict map from a kernel key to a chain.
     pub verdicts: Name,
     /// Map from a kernel key and an index to an endpoint.
     pub endpoints: Name,
-    /// Prefix of the chains: `lb` makes `lb-1`, `lb-2`, …
+    /// Prefix of the chains: `lb` makes `lb-1`, `lb-2`, … Lanes with one prefix share the chains, which are those of the
+    /// first of them.
     pub chain: Name,
     /// The rules of chain `chain-N`.
     pub pick: Vec<Rule>,
     /// Session affinity, where the layout has it.
     pub affinity: Option<Affinity>,
-}
-
-/// The parts of a balancer that targets with session affinity use instead.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Affinity {
-    /// Prefix of the chains for targets with affinity: `sticky` makes `sticky-3`.
-    pub chain: Name,
-    /// The rules of chain `sticky-N`.
-    pub pick: Vec<Rule>,
-    /// The dynamic map from client and key to the endpoint that the client uses.
-    pub clients: Name,
-    /// Verdict map from a kernel key to the chain that remembers a client's endpoint.
-    pub verdicts: Name,
-    /// Prefix of those chains, one per timeout in seconds: `remember` makes `remember-10800`.
-    pub remember: Name,
-    /// The rules of chain `remember-T`.
-    pub update: Vec<Rule>,
-    /// Set of key . endpoint of the members, by which a remembered endpoint is known to be one still.
-    pub members: Name,
-}
-
-/// A class of kernel keys, such as "nodePorts with externalTrafficPolicy Cluster". A group's keys name their lane
-/// by its position in [`Ruleset::lanes`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Lane {
-    /// The balancer that answers, by its position in [`Ruleset::balancers`].
-    pub balancer: u8,
     /// Sets that hold each key of this lane for as long as its group exists, with or without members.
     pub sets: Vec<Name>,
+    /// A fixed chain that each key leads to as long as its group exists.
+    pub detour: Option<Detour>,
+    /// The traffic is what externalTrafficPolicy is about, not internalTrafficPolicy. For metrics only.
+    pub external: bool,
+}
+
+/// An element with a fixed verdict.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Detour {
+    /// The verdict map that the key stands in.
+    pub map: Name,
+    /// The chain that it leads to.
+    pub chain: Name,
+}
+
+/// How a lane serves targets with session affinity. Every Service port has chains of its own, since clients are remembered
+/// for a Service port, whichever of its addresses they use; they are named by the port's cluster IP.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Affinity {
+    /// Prefix of the chains that [`Lane::verdicts`] leads to instead: `sticky` makes `sticky-tcp-10.96.0.1-80`.
+    pub chain: Name,
+    /// Their rules: look the client up, else go on to `unknown`.
+    pub look: Vec<Rule>,
+    /// Verdict map from a kernel key to the chain `chain-N` that picks for clients that are not remembered.
+    pub unknown: Name,
+    /// Set of key . endpoint of the members, by which a translated connection is known to be one of this target.
+    pub members: Name,
+    /// How clients are remembered; none where another lane with the same keys does it.
+    pub remember: Option<Remember>,
+}
+
+/// How the endpoint that was picked for a client is remembered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Remember {
+    /// Verdict map from a kernel key, as it was before DNAT, to the chain that remembers.
+    pub verdicts: Name,
+    /// Prefix of those chains, one per Service port and timeout: `remember` makes `remember-10800-tcp-10.96.0.1-80`.
+    pub chain: Name,
+    /// Their rules.
+    pub rules: Vec<Rule>,
 }
 
 /// One family's rules in a pool of mode nftables.
@@ -263,10 +293,11 @@ pub struct Lane {
 pub struct Ruleset {
     /// Sets and maps.
     pub sets: Vec<SetDef>,
+    /// Maps of which every Service port with session affinity has one of its own: `affinity` makes
+    /// `affinity-tcp-10.96.0.1-80`. In the rules of [`Affinity`] their names stand for the one of the port in question.
+    pub port_maps: Vec<SetDef>,
     /// Fixed chains.
     pub chains: Vec<ChainDef>,
-    /// At most 255.
-    pub balancers: Vec<Balancer>,
     /// At most 255.
     pub lanes: Vec<Lane>,
     /// Set of endpoints on this node, as source . destination . protocol . port, whose connections to themselves
@@ -274,6 +305,10 @@ pub struct Ruleset {
     pub hairpin: Option<Name>,
     /// Set of this node's own addresses that answer nodePorts, where not all do.
     pub node_addresses: Option<NodeAddresses>,
+    /// Set of VIP . protocol . port . sources that may use a VIP. Where one of a VIP's ranges holds this node's primary
+    /// address, the node lets the VIP itself in as well: when the VIP is one of its own addresses, that is what its
+    /// connections come from.
+    pub sources: Option<Name>,
 }
 
 /// Which of the node's own addresses answer nodePorts. The node fills the set, since only it knows its addresses.
@@ -281,7 +316,7 @@ pub struct Ruleset {
 pub struct NodeAddresses {
     /// The set to fill.
     pub set: Name,
-    /// The node's primary address of this family (its first InternalIP) belongs to it.
+    /// The node's primary address of this family belongs to it; every address if the node has no primary one.
     pub primary: bool,
     /// Every address of the node inside one of these prefixes belongs to it.
     pub prefixes: Vec<(IpAddr, u8)>,

@@ -83,6 +83,8 @@ pub enum Scope {
     Zone(Tag),
     /// One node.
     Node(Tag),
+    /// For no new connections: an endpoint that still serves, so that UDP flows which use it may stay.
+    Serving,
 }
 
 /// Which endpoint list of a Service port a group is.
@@ -151,6 +153,10 @@ pub enum Key {
         /// The element's key.
         parts: Vec<Part>,
     },
+    /// A Service's health check for load balancers, by its healthCheckNodePort.
+    HealthCheck(u16),
+    /// What the pool sets on its nodes beside rules.
+    Settings,
     /// A load-balancing target.
     Group(GroupId),
     /// An endpoint of a target.
@@ -178,6 +184,10 @@ pub enum Value {
         /// The Service it comes from, as namespace/name.
         owner: String,
     },
+    /// See [`Key::HealthCheck`].
+    HealthCheck(HealthCheck),
+    /// See [`Key::Settings`].
+    Settings(Settings),
     /// See [`Key::Group`].
     Group(Group),
     /// See [`Key::Member`].
@@ -191,12 +201,40 @@ pub struct NodeFact {
     pub name: String,
     /// Its zone.
     pub zone: Option<Tag>,
-    /// Its first InternalIP of each family.
+    /// Its primary address of each family.
     pub addrs: Vec<IpAddr>,
     /// Its pod CIDRs.
     pub pod_cidrs: Vec<(IpAddr, u8)>,
     /// It is being deleted or drained by the autoscaler: load balancers should stop using it.
     pub draining: bool,
+}
+
+/// A Service with a healthCheckNodePort: a node answers there whether it has ready endpoints of its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HealthCheck {
+    /// The Service, as namespace/name.
+    pub owner: String,
+    /// The groups of its ports that hold the nodes' own endpoints, sorted.
+    pub groups: Vec<GroupId>,
+}
+
+/// Settings of the node's kernel. None, and 0 but for the flag: as the node has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Settings {
+    /// The most connections tracked, for each CPU.
+    pub conntrack_max_per_core: Option<u32>,
+    /// The least that `conntrack_max_per_core` comes to.
+    pub conntrack_min: Option<u32>,
+    /// `nf_conntrack_tcp_timeout_established`, in seconds.
+    pub tcp_established_timeout: Option<u32>,
+    /// `nf_conntrack_tcp_timeout_close_wait`, in seconds.
+    pub tcp_close_wait_timeout: Option<u32>,
+    /// `nf_conntrack_tcp_be_liberal`.
+    pub tcp_be_liberal: Option<bool>,
+    /// `nf_conntrack_udp_timeout`, in seconds.
+    pub udp_timeout: Option<u32>,
+    /// `nf_conntrack_udp_timeout_stream`, in seconds.
+    pub udp_stream_timeout: Option<u32>,
 }
 
 /// A load-balancing target.
@@ -243,11 +281,23 @@ pub struct Member {
     pub terminating: bool,
 }
 
+/// Whether an address lies in a prefix (address with the host bits zero, and length).
+#[must_use]
+pub fn prefix_contains((net, len): (IpAddr, u8), addr: IpAddr) -> bool {
+    let bits = |a: IpAddr| match a {
+        IpAddr::V4(a) => u128::from(a.to_bits()) << 96,
+        IpAddr::V6(a) => a.to_bits(),
+    };
+    let differ = bits(net) ^ bits(addr);
+    net.is_ipv4() == addr.is_ipv4() && differ.checked_shr(128 - u32::from(len)).unwrap_or(0) == 0
+}
+
 impl Ord for Key {
     fn cmp(&self, other: &Self) -> Ordering {
         match (self, other) {
             (Self::Rules(a), Self::Rules(b)) => a.cmp(b),
             (Self::Node(a), Self::Node(b)) => a.cmp(b),
+            (Self::HealthCheck(a), Self::HealthCheck(b)) => a.cmp(b),
             (Self::Element { .. }, Self::Element { .. }) => self.encode().cmp(&other.encode()),
             _ => (self.rank(), self.target()).cmp(&(other.rank(), other.target())),
         }

@@ -3,14 +3,14 @@
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::name::Name;
 use crate::nft::{
-    Affinity, Balancer, ChainDef, ChainKind, Data, Family, Field, Hook, HookPoint, Lane, NodeAddresses, Rule,
-    Ruleset, SetDef, Statement,
+    Affinity, ChainDef, ChainKind, Data, Detour, Family, Field, Hook, HookPoint, Lane, NodeAddresses,
+    Remember, Rule, Ruleset, SetDef, Statement,
 };
 use crate::record::{address_bytes, family_byte, fits, read_name, read_prefix, write_ip, write_prefix};
 
 /// The most chains, sets or rules in a chain that a ruleset may have.
 const MAX_OBJECTS: usize = 1024;
-/// The most balancers and lanes: they are numbered by one byte.
+/// The most lanes: they are numbered by one byte.
 const MAX_LANES: usize = 255;
 /// nf_tables has 16 registers of 4 bytes; five IPv6-sized fields would not fit.
 const MAX_FIELDS: usize = 6;
@@ -19,29 +19,25 @@ type Read<T> = Result<T, DecodeError>;
 
 pub(crate) fn write(w: &mut Writer, set: &Ruleset) {
     w.list(&set.sets, write_set);
+    w.list(&set.port_maps, write_set);
     w.list(&set.chains, write_chain);
-    w.list(&set.balancers, write_balancer);
-    w.list(&set.lanes, |w, lane| {
-        w.u8(lane.balancer);
-        w.list(&lane.sets, write_name);
-    });
+    w.list(&set.lanes, write_lane);
     option(w, set.hairpin.as_ref(), write_name);
     option(w, set.node_addresses.as_ref(), |w, n| {
         write_name(w, &n.set);
         w.u8(n.primary.into());
         w.list(&n.prefixes, write_prefix);
     });
+    option(w, set.sources.as_ref(), write_name);
 }
 
 /// Reads the rules of a family's table.
 pub(crate) fn read(r: &mut Reader<'_>, family: Family) -> Read<Ruleset> {
     let ruleset = Ruleset {
         sets: r.list("sets", MAX_OBJECTS, read_set)?,
+        port_maps: r.list("maps of a port", 16, read_set)?,
         chains: r.list("chains", MAX_OBJECTS, read_chain)?,
-        balancers: r.list("balancers", MAX_LANES, read_balancer)?,
-        lanes: r.list("lanes", MAX_LANES, |r| {
-            Ok(Lane { balancer: r.u8()?, sets: r.list("sets of a lane", 16, read_name)? })
-        })?,
+        lanes: r.list("lanes", MAX_LANES, read_lane)?,
         hairpin: read_option(r, read_name)?,
         node_addresses: read_option(r, |r| {
             Ok(NodeAddresses {
@@ -50,12 +46,8 @@ pub(crate) fn read(r: &mut Reader<'_>, family: Family) -> Read<Ruleset> {
                 prefixes: r.list("nodePort prefixes", MAX_OBJECTS, read_prefix)?,
             })
         })?,
+        sources: read_option(r, read_name)?,
     };
-    for lane in &ruleset.lanes {
-        if usize::from(lane.balancer) >= ruleset.balancers.len() {
-            return Err(DecodeError::Invalid { what: "balancer of a lane", value: lane.balancer.into() });
-        }
-    }
     check(&ruleset, family)?;
     Ok(ruleset)
 }
@@ -63,14 +55,14 @@ pub(crate) fn read(r: &mut Reader<'_>, family: Family) -> Read<Ruleset> {
 /// What the kernel could not take, or would take for something else.
 fn check(ruleset: &Ruleset, family: Family) -> Read<()> {
     let size = |fields: &[Field]| fields.iter().map(|f| field_bytes(*f, family)).sum::<usize>();
-    for set in &ruleset.sets {
+    for set in ruleset.sets.iter().chain(&ruleset.port_maps) {
         let data = if let Data::Fields(fields) = &set.data { size(fields) } else { 0 };
         fits([size(&set.key)].into_iter())?;
         fits([data].into_iter())?;
     }
     let chains = ruleset.chains.iter().flat_map(|c| &c.rules);
     let templates =
-        ruleset.balancers.iter().flat_map(|b| b.pick.iter().chain(b.affinity.iter().flat_map(sticky)));
+        ruleset.lanes.iter().flat_map(|l| l.pick.iter().chain(l.affinity.iter().flat_map(sticky)));
     for statement in chains.chain(templates).flatten() {
         match statement {
             // The kernel would compare as many bytes as it is given, whatever the packet has there.
@@ -98,7 +90,7 @@ fn field_bytes(field: Field, family: Family) -> usize {
 }
 
 fn sticky(affinity: &Affinity) -> impl Iterator<Item = &Rule> {
-    affinity.pick.iter().chain(&affinity.update)
+    affinity.look.iter().chain(affinity.remember.iter().flat_map(|r| &r.rules))
 }
 
 fn option<T>(w: &mut Writer, value: Option<&T>, write: impl Fn(&mut Writer, &T)) {
@@ -214,40 +206,66 @@ fn read_hook(r: &mut Reader<'_>) -> Read<Hook> {
     })
 }
 
-fn write_balancer(w: &mut Writer, b: &Balancer) {
-    for name in [&b.verdicts, &b.endpoints, &b.chain] {
+fn write_lane(w: &mut Writer, lane: &Lane) {
+    for name in [&lane.verdicts, &lane.endpoints, &lane.chain] {
         write_name(w, name);
     }
-    write_rules(w, &b.pick);
-    option(w, b.affinity.as_ref(), |w, a| {
-        for name in [&a.chain, &a.clients, &a.verdicts, &a.remember, &a.members] {
-            write_name(w, name);
-        }
-        write_rules(w, &a.pick);
-        write_rules(w, &a.update);
+    write_rules(w, &lane.pick);
+    option(w, lane.affinity.as_ref(), write_affinity);
+    w.list(&lane.sets, write_name);
+    option(w, lane.detour.as_ref(), |w, detour| {
+        write_name(w, &detour.map);
+        write_name(w, &detour.chain);
     });
+    w.u8(lane.external.into());
 }
 
-fn read_balancer(r: &mut Reader<'_>) -> Read<Balancer> {
-    Ok(Balancer {
+fn read_lane(r: &mut Reader<'_>) -> Read<Lane> {
+    Ok(Lane {
         verdicts: read_name(r)?,
         endpoints: read_name(r)?,
         chain: read_name(r)?,
         pick: read_rules(r)?,
-        affinity: read_option(r, |r| {
-            let [chain, clients, verdicts, remember, members] =
-                [read_name(r)?, read_name(r)?, read_name(r)?, read_name(r)?, read_name(r)?];
-            Ok(Affinity {
-                chain,
-                clients,
-                verdicts,
-                remember,
-                members,
-                pick: read_rules(r)?,
-                update: read_rules(r)?,
-            })
+        affinity: read_option(r, read_affinity)?,
+        sets: r.list("sets of a lane", 16, read_name)?,
+        detour: read_option(r, |r| Ok(Detour { map: read_name(r)?, chain: read_name(r)? }))?,
+        external: r.bool("external")?,
+    })
+}
+
+fn write_affinity(w: &mut Writer, affinity: &Affinity) {
+    write_name(w, &affinity.chain);
+    write_rules(w, &affinity.look);
+    write_name(w, &affinity.unknown);
+    write_name(w, &affinity.members);
+    option(w, affinity.remember.as_ref(), |w, remember| {
+        write_name(w, &remember.verdicts);
+        write_name(w, &remember.chain);
+        write_rules(w, &remember.rules);
+    });
+}
+
+fn read_affinity(r: &mut Reader<'_>) -> Read<Affinity> {
+    Ok(Affinity {
+        chain: read_name(r)?,
+        look: read_rules(r)?,
+        unknown: read_name(r)?,
+        members: read_name(r)?,
+        remember: read_option(r, |r| {
+            Ok(Remember { verdicts: read_name(r)?, chain: read_name(r)?, rules: read_rules(r)? })
         })?,
     })
+}
+
+/// nft quotes an interface's name and takes a `*` at its end for a pattern.
+fn read_interface(r: &mut Reader<'_>) -> Read<String> {
+    let name = r.text("interface name")?;
+    let good = |b: u8| b.is_ascii_graphic() && !b"\"*\\".contains(&b);
+    if (1..=15).contains(&name.len()) && name.bytes().all(good) {
+        Ok(name.to_owned())
+    } else {
+        Err(DecodeError::Text("an interface name"))
+    }
 }
 
 fn write_statement(w: &mut Writer, statement: &Statement) {
@@ -315,6 +333,16 @@ fn write_statement(w: &mut Writer, statement: &Statement) {
             w.u8(18);
             write_name(w, chain);
         }
+        S::FromPods { negate } => {
+            w.u8(19);
+            w.u8((*negate).into());
+        }
+        S::InputInterface { name, prefix, negate } => {
+            w.u8(20);
+            w.text(name);
+            w.u8((*prefix).into());
+            w.u8((*negate).into());
+        }
     }
 }
 
@@ -343,6 +371,12 @@ fn read_statement(r: &mut Reader<'_>) -> Read<Statement> {
         16 => S::Return,
         17 => S::Jump(read_name(r)?),
         18 => S::Goto(read_name(r)?),
+        19 => S::FromPods { negate: r.bool("negation")? },
+        20 => S::InputInterface {
+            name: read_interface(r)?,
+            prefix: r.bool("prefix")?,
+            negate: r.bool("negation")?,
+        },
         v => return Err(DecodeError::Invalid { what: "statement", value: v.into() }),
     })
 }

@@ -6,7 +6,8 @@ use std::net::IpAddr;
 use proptest::prelude::*;
 use rulecast_bundle::{
     Bundle, Change, Checkpoint, ChunkId, DecodeError, Delta, Digest, Empty, Group, GroupId, GroupKind, Head,
-    Index, Key, LaneKey, Member, Mode, Name, NodeFact, Part, Proto, Scope, Tag, Value, frame, nft::Family,
+    HealthCheck, Index, Key, LaneKey, Member, Mode, Name, NodeFact, Part, Proto, Scope, Settings, Tag, Value,
+    frame, nft::Family,
 };
 
 fn addr(v4: bool) -> BoxedStrategy<IpAddr> {
@@ -51,7 +52,8 @@ fn record() -> impl Strategy<Value = (Key, Value)> {
     let scope = prop_oneof![
         Just(Scope::All),
         (0u64..5).prop_map(|t| Scope::Zone(Tag(t))),
-        (0u64..5).prop_map(|t| Scope::Node(Tag(t)))
+        (0u64..5).prop_map(|t| Scope::Node(Tag(t))),
+        Just(Scope::Serving)
     ];
     let member = (group_id(), scope, 1u16..4, 0u32..5, any::<bool>()).prop_flat_map(
         |(group, scope, port, node, t)| {
@@ -77,7 +79,32 @@ fn record() -> impl Strategy<Value = (Key, Value)> {
         };
         (Key::Node(Tag(tag)), Value::Node(fact))
     });
-    prop_oneof![2 => group, 5 => member, 1 => element, 1 => node]
+    let check = (any::<u16>(), "[a-z]{1,9}", proptest::collection::btree_set(group_id(), 0..4)).prop_map(
+        |(port, owner, groups)| {
+            let groups = groups.into_iter().collect();
+            (Key::HealthCheck(port), Value::HealthCheck(HealthCheck { owner, groups }))
+        },
+    );
+    prop_oneof![4 => group, 10 => member, 2 => element, 2 => node, 1 => check, 1 => settings()]
+}
+
+fn settings() -> impl Strategy<Value = (Key, Value)> {
+    let number = || proptest::option::of(1u32..);
+    let timeouts = (number(), number(), number(), number());
+    (number(), number(), proptest::option::of(any::<bool>()), timeouts).prop_map(
+        |(conntrack_max_per_core, conntrack_min, tcp_be_liberal, (a, b, c, d))| {
+            let settings = Settings {
+                conntrack_max_per_core,
+                conntrack_min,
+                tcp_be_liberal,
+                tcp_established_timeout: a,
+                tcp_close_wait_timeout: b,
+                udp_timeout: c,
+                udp_stream_timeout: d,
+            };
+            (Key::Settings, Value::Settings(settings))
+        },
+    )
 }
 
 fn records() -> impl Strategy<Value = BTreeMap<Key, Value>> {

@@ -35,6 +35,14 @@ impl Lowering<'_> {
                 self.fib_type(*field);
                 self.compare(*negate, &RTN_LOCAL.to_ne_bytes());
             }
+            // Stands for prefixes that only the node knows. Where nobody put them in its place, nothing is known to
+            // match: a rule with it never does.
+            Statement::FromPods { .. } => {
+                self.meta(NFT_META_MARK);
+                self.bitwise(&[0; 4], &[0; 4]);
+                self.compare(true, &[0; 4]);
+            }
+            Statement::InputInterface { name, prefix, negate } => self.interface(name, *prefix, *negate),
             Statement::StateNew => self.conntrack_bit(NFT_CT_STATE, CT_STATE_NEW),
             Statement::StatusDnat => self.conntrack_bit(NFT_CT_STATUS, IPS_DST_NAT),
             Statement::InSet { key, set, negate } => {
@@ -182,6 +190,16 @@ impl Lowering<'_> {
             e.number(NFTA_META_DREG, FIRST);
             e.number(NFTA_META_KEY, key);
         });
+    }
+
+    /// The kernel compares the name in a register of 16 bytes, padded with zeroes; a pattern is a comparison of as many
+    /// bytes as it has.
+    fn interface(&mut self, name: &str, prefix: bool, negate: bool) {
+        self.meta(NFT_META_IIFNAME);
+        let mut padded = [0; IFNAMSIZ];
+        let length = name.len().min(IFNAMSIZ - 1);
+        padded[..length].copy_from_slice(&name.as_bytes()[..length]);
+        self.compare(negate, if prefix { &padded[..length] } else { &padded });
     }
 
     fn change_mark(&mut self, mask: u32, xor: u32) {

@@ -131,6 +131,7 @@ pub(crate) const NFTA_META_DREG: u16 = 1;
 pub(crate) const NFTA_META_KEY: u16 = 2;
 pub(crate) const NFTA_META_SREG: u16 = 3;
 pub(crate) const NFT_META_MARK: u32 = 3;
+pub(crate) const NFT_META_IIFNAME: u32 = 6;
 pub(crate) const NFT_META_L4PROTO: u32 = 16;
 
 pub(crate) const NFTA_CT_DREG: u16 = 1;
@@ -208,3 +209,5 @@ pub(crate) const ICMPV6_PORT_UNREACH: u8 = 4;
 
 pub(crate) const NFTA_IMMEDIATE_DREG: u16 = 1;
 pub(crate) const NFTA_IMMEDIATE_DATA: u16 = 2;
+/// `linux/if.h`: the length of an interface's name with its closing zero.
+pub(crate) const IFNAMSIZ: usize = 16;

@@ -1,98 +1,193 @@
-//! Chains that are made when the first target needs them.
+//! Chains that are made when the first target needs them, and the maps that belong to a Service port.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
 use rulecast_bundle::Name;
-use rulecast_bundle::nft::{Affinity, Rule};
+use rulecast_bundle::nft::{Affinity, Remember, Rule, SetDef, Statement};
 use rulecast_netlink::{Batch, Params};
 
 use super::layout::Layout;
-use super::target::Chain;
+use super::target::{Chain, PortId};
 use crate::backend::BackendError;
 
 /// Chains for N members are made in blocks of this size. A new chain makes the kernel validate the whole table, which
 /// takes longer than anything else an update does, so a target that grows or shrinks by one should seldom need one.
 const BLOCK: u32 = 16;
 
-/// The chains that are there. They stay until the next rebuild.
+/// The chains that are there. Those that pick stay until the next rebuild, those of a Service port as long as it has
+/// session affinity.
 #[derive(Default)]
-pub(super) struct Chains(HashSet<Chain>);
+pub(super) struct Chains {
+    picks: HashSet<Chain>,
+    ports: HashMap<PortId, Own>,
+}
+
+/// What a Service port has of its own.
+#[derive(Default)]
+struct Own {
+    chains: BTreeSet<Chain>,
+    maps: BTreeSet<Name>,
+}
 
 impl Chains {
-    /// Sees to it that a chain is there, and gives its name.
+    /// Sees to it that a chain is there.
     pub(super) fn require(
         &mut self,
         batch: &mut Batch,
         layout: &Layout,
         chain: Chain,
-    ) -> Result<Name, BackendError> {
-        if !self.0.contains(&chain) {
-            for one in block(chain) {
-                if self.0.insert(one) {
-                    make(batch, layout, one)?;
+    ) -> Result<(), BackendError> {
+        match chain {
+            Chain::Fixed(_) => {}
+            Chain::Pick { lane, members } => {
+                if !self.picks.contains(&chain) {
+                    let first = (members - 1) / BLOCK * BLOCK + 1;
+                    for members in first..first + BLOCK {
+                        let one = Chain::Pick { lane, members };
+                        if self.picks.insert(one) {
+                            make(batch, layout, one)?;
+                        }
+                    }
+                }
+            }
+            Chain::Sticky { port, .. } | Chain::Remember { port, .. } => {
+                let own = self.ports.entry(port).or_default();
+                if own.chains.insert(chain) {
+                    for map in maps(layout, chain)? {
+                        if own.maps.insert(map.name.clone()) {
+                            batch.add_set(layout.family, &map);
+                        }
+                    }
+                    make(batch, layout, chain)?;
                 }
             }
         }
-        Ok(template(layout, chain)?.0)
+        Ok(())
     }
 
-    /// The name of a chain that is there.
-    pub(super) fn name(layout: &Layout, chain: Chain) -> Result<Name, BackendError> {
-        Ok(template(layout, chain)?.0)
+    /// The map of a Service port that is there, by what the ruleset calls it.
+    pub(super) fn has_map(&self, port: PortId, map: &Name) -> bool {
+        self.ports.get(&port).is_some_and(|own| own.maps.contains(&port.name(map)))
+    }
+
+    /// Deletes what a Service port has beyond the chains that elements lead to.
+    pub(super) fn keep_only(
+        &mut self,
+        batch: &mut Batch,
+        layout: &Layout,
+        port: PortId,
+        wanted: &BTreeSet<Chain>,
+    ) -> Result<(), BackendError> {
+        let Some(own) = self.ports.get_mut(&port) else { return Ok(()) };
+        for chain in own.chains.difference(wanted) {
+            batch.delete_chain(layout.family, name(layout, *chain)?.as_str());
+        }
+        own.chains.retain(|chain| wanted.contains(chain));
+        let mut used = BTreeSet::new();
+        for chain in &own.chains {
+            used.extend(maps(layout, *chain)?.into_iter().map(|map| map.name));
+        }
+        for map in own.maps.difference(&used) {
+            batch.delete_set(layout.family, map.as_str());
+        }
+        own.maps = used;
+        if own.chains.is_empty() {
+            self.ports.remove(&port);
+        }
+        Ok(())
     }
 }
 
-fn block(chain: Chain) -> Vec<Chain> {
-    let counts = |members: u32| {
-        let first = (members - 1) / BLOCK * BLOCK + 1;
-        first..first + BLOCK
+/// A chain's name.
+pub(super) fn name(layout: &Layout, chain: Chain) -> Result<Name, BackendError> {
+    Ok(match chain {
+        Chain::Fixed(position) => layout.rules.chains[position].name.clone(),
+        Chain::Pick { lane, members } => layout.lane(lane)?.0.chain.numbered(members),
+        Chain::Sticky { lane, port } => port.name(&affinity(layout, lane)?.chain),
+        Chain::Remember { lane, port, timeout } => {
+            port.name(&remember(layout, lane)?.chain.numbered(timeout))
+        }
+    })
+}
+
+/// The maps of its Service port that a chain uses.
+pub(super) fn maps(layout: &Layout, chain: Chain) -> Result<Vec<SetDef>, BackendError> {
+    let Some(port) = chain.port() else { return Ok(Vec::new()) };
+    let (rules, _) = template(layout, chain)?;
+    let used = |map: &&SetDef| {
+        rules.iter().flatten().any(|statement| map_of(statement).is_some_and(|name| *name == map.name))
     };
-    match chain {
-        Chain::Pick { balancer, members } => {
-            counts(members).map(|members| Chain::Pick { balancer, members }).collect()
-        }
-        Chain::Sticky { balancer, members } => {
-            counts(members).map(|members| Chain::Sticky { balancer, members }).collect()
-        }
-        Chain::Remember { .. } => vec![chain],
-    }
+    let maps = layout.rules.port_maps.iter().filter(used);
+    Ok(maps.map(|map| SetDef { name: port.name(&map.name), ..map.clone() }).collect())
+}
+
+/// The maps that a chain looks clients up in.
+pub(super) fn looked_up(layout: &Layout, chain: Chain) -> Result<Vec<Name>, BackendError> {
+    let Chain::Sticky { .. } = chain else { return Ok(Vec::new()) };
+    Ok(maps(layout, chain)?.into_iter().map(|map| map.name).collect())
 }
 
 fn make(batch: &mut Batch, layout: &Layout, chain: Chain) -> Result<(), BackendError> {
-    let (name, rules, params) = template(layout, chain)?;
-    batch.add_chain(layout.family, name.as_str(), None);
+    let (rules, params) = template(layout, chain)?;
+    let (family, chain_name) = (layout.family, name(layout, chain)?);
+    batch.add_chain(family, chain_name.as_str(), None);
     for rule in rules {
-        batch.add_rule(layout.family, name.as_str(), rule, params);
+        match chain.port() {
+            None => batch.add_rule(family, chain_name.as_str(), rule, params),
+            Some(port) => {
+                let rule = for_port(rule, &layout.rules.port_maps, port);
+                batch.add_rule(family, chain_name.as_str(), &rule, params);
+            }
+        }
     }
     Ok(())
 }
 
-/// A chain's name, and its rules with their parameters.
-fn template(layout: &Layout, chain: Chain) -> Result<(Name, &[Rule], Params), BackendError> {
-    let balancer = match chain {
-        Chain::Pick { balancer, .. } | Chain::Sticky { balancer, .. } | Chain::Remember { balancer, .. } => {
-            &layout.rules.balancers[balancer]
-        }
-    };
-    let affinity = || -> Result<&Affinity, BackendError> {
-        let missing =
-            || BackendError::Rules("a group has session affinity, its balancer has none".to_owned());
-        balancer.affinity.as_ref().ok_or_else(missing)
-    };
+/// A chain's rules, in which the names of port maps stand for those of its Service port, and their parameters.
+fn template(layout: &Layout, chain: Chain) -> Result<(&[Rule], Params), BackendError> {
     Ok(match chain {
-        Chain::Pick { members, .. } => {
-            let params = Params { members, ..Params::default() };
-            (balancer.chain.numbered(members), &balancer.pick, params)
+        Chain::Fixed(position) => (&layout.rules.chains[position].rules, Params::default()),
+        Chain::Pick { lane, members } => {
+            (&layout.lane(lane)?.0.pick, Params { members, ..Params::default() })
         }
-        Chain::Sticky { members, .. } => {
-            let affinity = affinity()?;
-            (affinity.chain.numbered(members), &affinity.pick, Params { members, ..Params::default() })
+        Chain::Sticky { lane, .. } => {
+            (&affinity(layout, lane)?.look, Params { members: 1, ..Params::default() })
         }
-        Chain::Remember { timeout, .. } => {
-            let affinity = affinity()?;
+        Chain::Remember { lane, timeout, .. } => {
             let params = Params { members: 1, timeout: Duration::from_secs(timeout.into()) };
-            (affinity.remember.numbered(timeout), &affinity.update, params)
+            (&remember(layout, lane)?.rules, params)
         }
     })
+}
+
+/// A rule with its Service port's own maps.
+fn for_port(rule: &Rule, maps: &[SetDef], port: PortId) -> Rule {
+    let own = |statement: &Statement| {
+        let mut statement = statement.clone();
+        if let Statement::Dnat { map, .. } | Statement::Remember { map, .. } = &mut statement
+            && maps.iter().any(|def| def.name == *map)
+        {
+            *map = port.name(map);
+        }
+        statement
+    };
+    rule.iter().map(own).collect()
+}
+
+fn map_of(statement: &Statement) -> Option<&Name> {
+    match statement {
+        Statement::Dnat { map, .. } | Statement::Remember { map, .. } => Some(map),
+        _ => None,
+    }
+}
+
+fn affinity(layout: &Layout, lane: u8) -> Result<&Affinity, BackendError> {
+    let missing = || BackendError::Rules("a group has session affinity, its lane has none".to_owned());
+    layout.lane(lane)?.0.affinity.as_ref().ok_or_else(missing)
+}
+
+fn remember(layout: &Layout, lane: u8) -> Result<&Remember, BackendError> {
+    let missing = || BackendError::Rules("a lane that remembers has no rules for it".to_owned());
+    affinity(layout, lane)?.remember.as_ref().ok_or_else(missing)
 }

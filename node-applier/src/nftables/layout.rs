@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use rulecast_bundle::nft::{Affinity, Balancer, Family, Field, Ruleset, SetDef};
+use rulecast_bundle::nft::{Affinity, Family, Field, Lane, Ruleset, SetDef};
 use rulecast_bundle::{GroupId, LaneKey, Name, Proto};
 use rulecast_netlink::Key;
 
@@ -16,27 +16,31 @@ pub(super) type SetId = usize;
 pub(super) struct Layout {
     pub(super) family: Family,
     pub(super) rules: Ruleset,
-    pub(super) balancers: Vec<Sets>,
-    /// By lane: the sets that hold its keys.
-    pub(super) lanes: Vec<Vec<SetId>>,
+    /// By lane.
+    pub(super) lanes: Vec<LaneSets>,
     pub(super) hairpin: Option<SetId>,
     pub(super) node_addresses: Option<SetId>,
 }
 
-/// A balancer's sets.
-#[derive(Clone, Copy)]
-pub(super) struct Sets {
+/// A lane's sets.
+pub(super) struct LaneSets {
     pub(super) verdicts: SetId,
     pub(super) endpoints: SetId,
+    /// Those that hold its keys.
+    pub(super) keys: Vec<SetId>,
+    /// The map with a fixed chain, and that chain's position in [`Ruleset::chains`].
+    pub(super) detour: Option<(SetId, usize)>,
     pub(super) sticky: Option<StickySets>,
+    /// The first lane with the same chains.
+    pub(super) chains_of: u8,
 }
 
-/// Its sets for session affinity.
+/// A lane's sets for session affinity.
 #[derive(Clone, Copy)]
 pub(super) struct StickySets {
-    pub(super) clients: SetId,
-    pub(super) verdicts: SetId,
+    pub(super) unknown: SetId,
     pub(super) members: SetId,
+    pub(super) remember: Option<SetId>,
 }
 
 impl Layout {
@@ -46,21 +50,11 @@ impl Layout {
             let position = rules.sets.iter().position(|s| s.name == *name);
             position.ok_or_else(|| BackendError::Rules(format!("there is no set {name}")))
         };
-        let sticky = |a: &Affinity| -> Result<StickySets, BackendError> {
-            Ok(StickySets {
-                clients: find(&a.clients)?,
-                verdicts: find(&a.verdicts)?,
-                members: find(&a.members)?,
-            })
-        };
-        let sets = |b: &Balancer| -> Result<Sets, BackendError> {
-            let sticky = b.affinity.as_ref().map(sticky).transpose()?;
-            Ok(Sets { verdicts: find(&b.verdicts)?, endpoints: find(&b.endpoints)?, sticky })
-        };
+        rules.sources.as_ref().map(find).transpose()?;
+        let lanes = rules.lanes.iter().map(|lane| lane_sets(rules, lane, find));
         Ok(Self {
             family,
-            balancers: rules.balancers.iter().map(sets).collect::<Result<_, _>>()?,
-            lanes: rules.lanes.iter().map(|l| l.sets.iter().map(find).collect()).collect::<Result<_, _>>()?,
+            lanes: lanes.collect::<Result<_, _>>()?,
             hairpin: rules.hairpin.as_ref().map(find).transpose()?,
             node_addresses: rules.node_addresses.as_ref().map(|n| find(&n.set)).transpose()?,
             rules: rules.clone(),
@@ -71,10 +65,11 @@ impl Layout {
         &self.rules.sets[id]
     }
 
-    /// The balancer that answers a lane's keys.
-    pub(super) fn balancer_of(&self, lane: u8) -> Result<usize, BackendError> {
-        let lane = self.rules.lanes.get(usize::from(lane));
-        lane.map(|l| l.balancer.into()).ok_or_else(|| BackendError::Rules("a group's key has no lane".into()))
+    /// A lane, with its sets.
+    pub(super) fn lane(&self, lane: u8) -> Result<(&Lane, &LaneSets), BackendError> {
+        let position = usize::from(lane);
+        let found = self.rules.lanes.get(position).zip(self.lanes.get(position));
+        found.ok_or_else(|| BackendError::Rules("a group's key has no lane".into()))
     }
 
     /// The key of an element that stands for `what`, in the shape that the set has.
@@ -87,6 +82,31 @@ impl Layout {
         }
         Ok(key)
     }
+}
+
+fn lane_sets(
+    rules: &Ruleset,
+    lane: &Lane,
+    find: impl Fn(&Name) -> Result<SetId, BackendError>,
+) -> Result<LaneSets, BackendError> {
+    let sticky = |a: &Affinity| -> Result<StickySets, BackendError> {
+        let remember = a.remember.as_ref().map(|r| find(&r.verdicts)).transpose()?;
+        Ok(StickySets { unknown: find(&a.unknown)?, members: find(&a.members)?, remember })
+    };
+    let chain = |name: &Name| {
+        let position = rules.chains.iter().position(|c| c.name == *name);
+        position.ok_or_else(|| BackendError::Rules(format!("there is no chain {name}")))
+    };
+    let detour = lane.detour.as_ref().map(|d| Ok::<_, BackendError>((find(&d.map)?, chain(&d.chain)?)));
+    let first = rules.lanes.iter().position(|other| other.chain == lane.chain).unwrap_or_default();
+    Ok(LaneSets {
+        verdicts: find(&lane.verdicts)?,
+        endpoints: find(&lane.endpoints)?,
+        keys: lane.sets.iter().map(&find).collect::<Result<_, _>>()?,
+        detour: detour.transpose()?,
+        sticky: lane.affinity.as_ref().map(sticky).transpose()?,
+        chains_of: u8::try_from(first).unwrap_or(u8::MAX),
+    })
 }
 
 /// What an element stands for: a kernel key of a group, and perhaps one of its members.

@@ -5,14 +5,18 @@
 
 mod affinity;
 mod chains;
+mod fixed;
 mod layout;
 mod numbering;
 mod rebuild;
+mod sources;
 mod table;
 mod target;
 mod update;
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::time::{Duration, Instant};
 
 use rulecast_bundle::nft::Family;
 use rulecast_netlink::{Batch, Committed, Connection, Event, Monitor};
@@ -20,10 +24,14 @@ use rulecast_netlink::{Batch, Committed, Connection, Event, Monitor};
 use crate::backend::{Applied, Backend, BackendError};
 use crate::view::{Touched, View};
 use table::Table;
+use target::PortId;
 
 /// Above this size, in bytes, a transaction is made with the monitor paused: the kernel would make a notification for
 /// each of its elements.
 const LARGE: usize = 64 << 10;
+/// Chains that nothing leads to any more stay for so long: before Linux 6.2 the kernel notices late that the elements which
+/// led there are gone, and refuses to delete them.
+const LEFTOVERS: Duration = Duration::from_secs(1);
 
 /// Services in nf_tables.
 pub struct Nftables {
@@ -34,8 +42,8 @@ pub struct Nftables {
     generation: u32,
     /// Somebody may have changed our tables while the monitor was paused.
     missed: bool,
-    /// Clients are remembered at endpoints that left, and could not be forgotten yet.
-    purge_due: bool,
+    /// Service ports with clients at endpoints that left and could not be forgotten yet.
+    purge_due: BTreeSet<PortId>,
 }
 
 impl Nftables {
@@ -43,7 +51,14 @@ impl Nftables {
     pub fn open() -> Result<Self, BackendError> {
         let connection = Connection::open()?;
         let monitor = Monitor::open(connection.port_id())?;
-        Ok(Self { connection, monitor, tables: Vec::new(), generation: 0, missed: false, purge_due: false })
+        Ok(Self {
+            connection,
+            monitor,
+            tables: Vec::new(),
+            generation: 0,
+            missed: false,
+            purge_due: BTreeSet::new(),
+        })
     }
 
     /// Removes everything that rulecast ever wrote.
@@ -80,18 +95,41 @@ impl Nftables {
 
     /// Forgets clients of endpoints that left. The rules are in force already, so a failure is no reason to take them
     /// back: it is tried again.
-    fn purge(&mut self) {
-        self.purge_due = false;
-        for table in &self.tables {
-            if let Err(error) = affinity::purge(&mut self.connection, table) {
-                tracing::warn!(%error, "clients of endpoints that left are still remembered; trying again");
-                self.purge_due = true;
+    fn purge(&mut self, ports: BTreeSet<PortId>) {
+        self.purge_due.extend(ports);
+        if self.purge_due.is_empty() {
+            return;
+        }
+        for port in std::mem::take(&mut self.purge_due) {
+            for table in self.tables.iter().filter(|t| t.layout.family == port.family()) {
+                if let Err(error) = affinity::purge(&mut self.connection, table, port) {
+                    tracing::warn!(%error, "clients of endpoints that left are still remembered; trying again");
+                    self.purge_due.insert(port);
+                }
             }
         }
         // Our own transactions are not foreign.
         if let Ok(generation) = self.connection.generation() {
             self.generation = generation;
         }
+    }
+
+    /// Deletes what Service ports had of their own for a session affinity that is gone.
+    fn collect_leftovers(&mut self) -> Result<(), BackendError> {
+        let Some(before) = Instant::now().checked_sub(LEFTOVERS) else { return Ok(()) };
+        if self.tables.iter().all(|t| t.leftovers.values().all(|since| *since > before)) {
+            return Ok(());
+        }
+        let mut batch = Batch::new();
+        let mut tables = std::mem::take(&mut self.tables);
+        for table in &mut tables {
+            table.collect_leftovers(&mut batch, before)?;
+        }
+        if !batch.is_empty() {
+            self.commit(batch)?;
+        }
+        self.tables = tables;
+        Ok(())
     }
 }
 
@@ -108,14 +146,18 @@ impl Backend for Nftables {
         self.missed = false;
         let generation = self.connection.generation()?;
         let mut batch = Batch::with_generation(generation);
-        let mut tables = Vec::new();
+        let (mut tables, mut kept) = (Vec::new(), BTreeSet::new());
         for family in [Family::V4, Family::V6] {
-            tables.extend(rebuild::rebuild(&mut batch, &mut self.connection, view, family, node_addrs)?);
+            let rebuilt = rebuild::rebuild(&mut batch, &mut self.connection, view, family, node_addrs)?;
+            if let Some((table, ports)) = rebuilt {
+                tables.push(table);
+                kept.extend(ports);
+            }
         }
         self.tables.clear();
         let committed = self.commit(batch)?;
         self.tables = tables;
-        self.purge();
+        self.purge(kept);
         Ok(committed.into())
     }
 
@@ -128,9 +170,9 @@ impl Backend for Nftables {
         let mut batch = Batch::new();
         // Taken out: should anything fail, what is installed is unknown and the next call has to be a rebuild.
         let mut tables = std::mem::take(&mut self.tables);
-        let mut purge = false;
+        let mut purge = BTreeSet::new();
         for table in &mut tables {
-            purge |= update::update(&mut batch, table, view, touched, node_addrs)?;
+            purge.extend(update::update(&mut batch, table, view, touched, node_addrs)?);
         }
         if batch.is_empty() {
             self.tables = tables;
@@ -138,16 +180,13 @@ impl Backend for Nftables {
         }
         let committed = self.commit(batch)?;
         self.tables = tables;
-        if purge {
-            self.purge();
-        }
+        self.purge(purge);
         Ok(committed.into())
     }
 
     fn interference(&mut self) -> Result<Option<String>, BackendError> {
-        if self.purge_due {
-            self.purge();
-        }
+        self.purge(BTreeSet::new());
+        let leftovers = self.collect_leftovers();
         let mut found = None;
         let mut lost = false;
         while let Some(event) = self.monitor.next()? {
@@ -163,6 +202,10 @@ impl Backend for Nftables {
                 }
                 Event::Overflow => lost = true,
             }
+        }
+        if let Err(error) = leftovers {
+            // What is installed is unknown now.
+            found.get_or_insert(format!("chains without use could not be deleted: {error}"));
         }
         if found.is_none() && std::mem::take(&mut self.missed) {
             found = Some("somebody else changed the ruleset during a large update".to_owned());

@@ -1,33 +1,39 @@
 //! The whole table anew, in one transaction.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 
-use rulecast_bundle::nft::{Family, SetDef};
+use rulecast_bundle::nft::{Family, Field, Rule, SetDef, Statement};
 use rulecast_netlink::{Batch, Connection, Key, Params, Value};
 
 use super::layout::{Layout, SetId, Subject, endpoint_data};
-use super::table::{Table, Wanted};
-use super::target::{Content, Installed};
-use super::update::{add, add_static};
+use super::table::Table;
+use super::target::{Content, Installed, PortId};
+use super::update::add;
+use super::{chains, fixed, sources};
 use crate::backend::BackendError;
-use crate::view::View;
+use crate::view::{Touched, View};
 
 /// What an endpoint's element takes in a batch, about: 48 bytes in IPv4.
 const ENDPOINT_BYTES: usize = 48;
 
-/// Writes a family's table. What stays of an existing one are its affinity maps, if their shape is the same: everything
-/// else goes and comes back within the transaction, so that no packet sees a table without rules.
+/// Writes a family's table. What stays of an existing one are the maps of clients, if their shape is the same: everything
+/// else goes and comes back within the transaction, so that no packet sees a table without rules. Also returns the Service
+/// ports whose maps stay.
 pub(super) fn rebuild(
     batch: &mut Batch,
     connection: &mut Connection,
     view: &View,
     family: Family,
     node_addrs: &[IpAddr],
-) -> Result<Option<Table>, BackendError> {
+) -> Result<Option<(Table, BTreeSet<PortId>)>, BackendError> {
     let layout = view.rules(family).map(|rules| Layout::new(family, rules)).transpose()?;
-    let kept = clear(batch, connection, family, layout.as_ref())?;
-    let Some(layout) = layout else { return Ok(None) };
+    let Some(layout) = layout else {
+        if connection.table_exists(family)? {
+            batch.delete_table(family);
+        }
+        return Ok(None);
+    };
     let mut table = Table::new(layout);
     table.targets = view
         .targets()
@@ -35,20 +41,20 @@ pub(super) fn rebuild(
         .filter_map(|(id, target)| Some((*id, Installed::new(target, None)?)))
         .collect();
     let elements = elements(&mut table)?;
+    let kept = clear(batch, connection, &table.layout, &elements)?;
     let endpoints = count_endpoints(&table)?;
-    batch.reserve(endpoints.iter().sum::<usize>() * ENDPOINT_BYTES);
-    let counts = |set: SetId| {
-        let balancers = table.layout.balancers.iter().zip(&endpoints);
-        let endpoints: usize = balancers.filter(|(b, _)| b.endpoints == set).map(|(_, count)| count).sum();
-        elements[set].len() + endpoints
-    };
-    fixed_part(batch, &table.layout, &kept, counts);
-    write_elements(batch, &mut table, elements)?;
+    batch.reserve(endpoints.values().sum::<usize>() * ENDPOINT_BYTES);
+    let counts = |set: SetId| elements[set].len() + endpoints.get(&set).copied().unwrap_or_default();
+    let pods: Vec<_> =
+        view.fact().pod_cidrs.iter().copied().filter(|(a, _)| Family::of(*a) == family).collect();
+    fixed_part(batch, &table.layout, &pods, counts);
+    write_elements(batch, &mut table, elements, endpoints.keys().copied())?;
     for (element_family, set, parts) in view.elements() {
         if *element_family == family {
-            add_static(batch, family, set, parts);
+            fixed::add(batch, family, set, parts);
         }
     }
+    sources::wanted(&mut table, view, &Touched { fact: true, ..Touched::default() }).add(batch, &table);
     if let Some(set) = table.layout.node_addresses {
         table.node_addrs = table.wanted_node_addrs(view.fact(), node_addrs);
         for addr in &table.node_addrs {
@@ -56,34 +62,36 @@ pub(super) fn rebuild(
             batch.add_element(family, table.layout.set(set).name.as_str(), &key, Value::None);
         }
     }
-    Ok(Some(table))
+    Ok(Some((table, kept)))
 }
 
-/// Removes what is there, and returns the sets that stay.
+/// Removes what is there, but for the maps of clients that are wanted again in the same shape; returns whose they are.
 fn clear(
     batch: &mut Batch,
     connection: &mut Connection,
-    family: Family,
-    layout: Option<&Layout>,
-) -> Result<Vec<String>, BackendError> {
+    layout: &Layout,
+    elements: &Elements,
+) -> Result<BTreeSet<PortId>, BackendError> {
+    let family = layout.family;
     if !connection.table_exists(family)? {
-        if layout.is_some() {
-            batch.add_table(family);
-        }
-        return Ok(Vec::new());
+        batch.add_table(family);
+        return Ok(BTreeSet::new());
     }
-    let Some(layout) = layout else {
-        batch.delete_table(family);
-        return Ok(Vec::new());
-    };
+    let mut stay = HashMap::new();
+    for (_, content) in elements.iter().flatten() {
+        if let Content::Goto(chain) = content
+            && let Some(port) = chain.port()
+        {
+            let maps = chains::maps(layout, *chain)?;
+            stay.extend(maps.into_iter().map(|map| (map.name.to_string(), (map, port))));
+        }
+    }
+    let mut kept = BTreeSet::new();
     batch.flush_table_rules(family);
-    let stays = |def: &SetDef, set: &rulecast_netlink::SetInfo| def.dynamic && set.matches(def, family);
-    let mut kept = Vec::new();
     for set in connection.sets(family)? {
-        if layout.rules.sets.iter().any(|def| stays(def, &set)) {
-            kept.push(set.name);
-        } else {
-            batch.delete_set(family, &set.name);
+        match stay.get(&set.name) {
+            Some((def, port)) if set.matches(def, family) => drop(kept.insert(*port)),
+            _ => batch.delete_set(family, &set.name),
         }
     }
     for chain in connection.chains(family)? {
@@ -100,12 +108,9 @@ fn size(elements: usize) -> u32 {
 }
 
 /// Sets, chains and rules that do not depend on any Service.
-fn fixed_part(batch: &mut Batch, layout: &Layout, kept: &[String], count: impl Fn(SetId) -> usize) {
+fn fixed_part(batch: &mut Batch, layout: &Layout, pods: &[(IpAddr, u8)], count: impl Fn(SetId) -> usize) {
     let (rules, family) = (&layout.rules, layout.family);
     for (id, set) in rules.sets.iter().enumerate() {
-        if kept.iter().any(|k| k == set.name.as_str()) {
-            continue;
-        }
         if set.size > 0 || set.interval {
             batch.add_set(family, set);
         } else {
@@ -116,9 +121,23 @@ fn fixed_part(batch: &mut Batch, layout: &Layout, kept: &[String], count: impl F
         batch.add_chain(family, chain.name.as_str(), chain.hook);
     }
     for chain in &rules.chains {
-        for rule in &chain.rules {
-            batch.add_rule(family, chain.name.as_str(), rule, Params { members: 1, ..Params::default() });
+        for rule in chain.rules.iter().flat_map(|rule| bind(rule, pods)) {
+            batch.add_rule(family, chain.name.as_str(), &rule, Params { members: 1, ..Params::default() });
         }
+    }
+}
+
+/// A rule with the node's own pod CIDRs in the place of [`Statement::FromPods`], which see.
+fn bind(rule: &Rule, pods: &[(IpAddr, u8)]) -> Vec<Rule> {
+    let prefix = |(addr, len), negate| Statement::InPrefix { field: Field::SourceAddr, negate, addr, len };
+    let Some(at) = rule.iter().position(|s| matches!(s, Statement::FromPods { .. })) else {
+        return vec![rule.clone()];
+    };
+    let with = |statements: Vec<Statement>| [&rule[..at], &statements, &rule[at + 1..]].concat();
+    match rule[at] {
+        _ if pods.is_empty() => Vec::new(),
+        Statement::FromPods { negate: true } => vec![with(pods.iter().map(|p| prefix(*p, true)).collect())],
+        _ => pods.iter().map(|p| with(vec![prefix(*p, false)])).collect(),
     }
 }
 
@@ -128,20 +147,26 @@ type Elements = Vec<Vec<(Key, Content)>>;
 fn elements(table: &mut Table) -> Result<Elements, BackendError> {
     let mut by_set: Elements = vec![Vec::new(); table.layout.rules.sets.len()];
     for (id, target) in &table.targets {
-        target.verdicts(&table.layout, id, |set, key, content| by_set[set].push((key, content)))?;
-        target.shared(&table.layout, id, |set, key, content| {
-            let wanted = table.shared.entry((set, key)).or_insert(Wanted { by: 0, content });
-            wanted.by += 1;
-            if wanted.by == 1 {
-                by_set[set].push((key, content));
+        target.elements(&table.layout, id, |set, key, content| by_set[set].push((key, content)))?;
+        target.shared(&table.layout, id, |set, key| {
+            let wanted = table.shared.entry((set, key)).or_default();
+            *wanted += 1;
+            if *wanted == 1 {
+                by_set[set].push((key, Content::None));
             }
         })?;
     }
     Ok(by_set)
 }
 
-/// The chains that elements lead to, then the elements set by set: elements of one set travel together.
-fn write_elements(batch: &mut Batch, table: &mut Table, elements: Elements) -> Result<(), BackendError> {
+/// The chains that elements lead to, then the elements set by set: elements of one set travel together. Chains come while
+/// their maps are empty, since the kernel looks at every element of a map that a new rule uses.
+fn write_elements(
+    batch: &mut Batch,
+    table: &mut Table,
+    elements: Elements,
+    endpoint_sets: impl Iterator<Item = SetId>,
+) -> Result<(), BackendError> {
     let mut chains = BTreeSet::new();
     for (_, content) in elements.iter().flatten() {
         if let Content::Goto(chain) = content {
@@ -156,29 +181,28 @@ fn write_elements(batch: &mut Batch, table: &mut Table, elements: Elements) -> R
             add(batch, &table.layout, set, &key, content)?;
         }
     }
-    for balancer in 0..table.layout.balancers.len() {
-        endpoints(batch, table, balancer)?;
+    for set in endpoint_sets {
+        endpoints(batch, table, set)?;
     }
     Ok(())
 }
 
-/// By balancer.
-fn count_endpoints(table: &Table) -> Result<Vec<usize>, BackendError> {
-    let mut counts = vec![0; table.layout.balancers.len()];
+/// By set of endpoints.
+fn count_endpoints(table: &Table) -> Result<BTreeMap<SetId, usize>, BackendError> {
+    let mut counts = BTreeMap::new();
     for target in table.targets.values() {
         for lane_key in target.keys.iter() {
-            counts[table.layout.balancer_of(lane_key.lane)?] += target.members.len();
+            *counts.entry(table.layout.lane(lane_key.lane)?.1.endpoints).or_default() += target.members.len();
         }
     }
     Ok(counts)
 }
 
-fn endpoints(batch: &mut Batch, table: &Table, balancer: usize) -> Result<(), BackendError> {
+fn endpoints(batch: &mut Batch, table: &Table, set: SetId) -> Result<(), BackendError> {
     let layout = &table.layout;
-    let set: SetId = layout.balancers[balancer].endpoints;
     for (id, target) in &table.targets {
         for lane_key in target.keys.iter() {
-            if layout.balancer_of(lane_key.lane)? != balancer {
+            if layout.lane(lane_key.lane)?.1.endpoints != set {
                 continue;
             }
             for (index, endpoint) in target.members.iter().enumerate() {

@@ -1,32 +1,31 @@
 //! What one of our tables holds.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
+use std::time::Instant;
 
-use rulecast_bundle::nft::NodeAddresses;
-use rulecast_bundle::{GroupId, NodeFact};
-use rulecast_netlink::Key;
+use rulecast_bundle::nft::{Family, NodeAddresses};
+use rulecast_bundle::{GroupId, NodeFact, Part, prefix_contains};
+use rulecast_netlink::{Batch, Key};
 
 use super::chains::Chains;
 use super::layout::{Layout, SetId};
-use super::target::{Content, Installed};
+use super::target::{Installed, PortId};
+use crate::backend::BackendError;
 
 /// A table as it is in the kernel.
 pub(super) struct Table {
     pub(super) layout: Layout,
     pub(super) targets: HashMap<GroupId, Installed>,
     /// How many targets want each shared element.
-    pub(super) shared: HashMap<(SetId, Key), Wanted>,
+    pub(super) shared: HashMap<(SetId, Key), u32>,
     pub(super) chains: Chains,
     /// The node's addresses in the set of those that answer nodePorts.
     pub(super) node_addrs: BTreeSet<IpAddr>,
-}
-
-/// A shared element.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Wanted {
-    pub(super) by: u32,
-    pub(super) content: Content,
+    /// What the node added to the sources that may use a VIP.
+    pub(super) sources: BTreeSet<Vec<Part>>,
+    /// Service ports whose own chains and maps may be of no use any more, and since when.
+    pub(super) leftovers: BTreeMap<PortId, Instant>,
 }
 
 impl Table {
@@ -37,6 +36,8 @@ impl Table {
             shared: HashMap::new(),
             chains: Chains::default(),
             node_addrs: BTreeSet::new(),
+            sources: BTreeSet::new(),
+            leftovers: BTreeMap::new(),
         }
     }
 
@@ -45,18 +46,43 @@ impl Table {
         let Some(NodeAddresses { primary, prefixes, .. }) = &self.layout.rules.node_addresses else {
             return BTreeSet::new();
         };
-        let of_family = |a: &&IpAddr| rulecast_bundle::nft::Family::of(**a) == self.layout.family;
-        let inside = |a: &&IpAddr| prefixes.iter().any(|p| contains(*p, **a)) && !a.is_loopback();
-        let primary = fact.addrs.iter().filter(of_family).filter(|_| *primary).take(1);
-        node_addrs.iter().filter(of_family).filter(inside).chain(primary).copied().collect()
+        let own = node_addrs.iter().filter(|a| Family::of(**a) == self.layout.family && !a.is_loopback());
+        let inside = own.clone().filter(|a| prefixes.iter().any(|p| prefix_contains(*p, **a)));
+        let wanted: BTreeSet<IpAddr> = match self.primary(fact) {
+            Some(addr) if *primary => inside.copied().chain([addr]).collect(),
+            // As with kube-proxy: of a family in which the node has no primary address, all answer.
+            None if *primary => return own.copied().collect(),
+            _ => inside.copied().collect(),
+        };
+        wanted
     }
-}
 
-fn contains((net, len): (IpAddr, u8), addr: IpAddr) -> bool {
-    let bits = |a: IpAddr| match a {
-        IpAddr::V4(a) => u128::from(a.to_bits()) << 96,
-        IpAddr::V6(a) => a.to_bits(),
-    };
-    let differ = bits(net) ^ bits(addr);
-    differ.checked_shr(128 - u32::from(len)).unwrap_or(0) == 0
+    /// The node's primary address of this family.
+    pub(super) fn primary(&self, fact: &NodeFact) -> Option<IpAddr> {
+        fact.addrs.iter().copied().find(|a| Family::of(*a) == self.layout.family)
+    }
+
+    /// Deletes what Service ports had for a session affinity that they no longer have, of those that are known since
+    /// `before`.
+    pub(super) fn collect_leftovers(
+        &mut self,
+        batch: &mut Batch,
+        before: Instant,
+    ) -> Result<(), BackendError> {
+        let due: Vec<PortId> =
+            self.leftovers.iter().filter(|(_, since)| **since <= before).map(|(port, _)| *port).collect();
+        for port in due {
+            self.leftovers.remove(&port);
+            let mut wanted = BTreeSet::new();
+            for id in port.groups() {
+                if let Some(target) = self.targets.get(&id) {
+                    target.own_chains(&self.layout, &id, |chain| {
+                        wanted.insert(chain);
+                    })?;
+                }
+            }
+            self.chains.keep_only(batch, &self.layout, port, &wanted)?;
+        }
+        Ok(())
+    }
 }

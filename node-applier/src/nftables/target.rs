@@ -1,8 +1,10 @@
 //! One target as the kernel holds it, and the elements that it consists of.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use rulecast_bundle::{Empty, GroupId, LaneKey};
+use rulecast_bundle::nft::Family;
+use rulecast_bundle::{Empty, GroupId, GroupKind, LaneKey, Name, Proto};
 use rulecast_netlink::Key;
 
 use super::layout::{Layout, SetId, Subject};
@@ -21,15 +23,59 @@ pub(super) struct Installed {
     empty: Empty,
 }
 
+/// A Service port, by its cluster IP: what objects of its own are named after.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct PortId {
+    addr: IpAddr,
+    port: u16,
+    proto: Proto,
+}
+
+impl From<&GroupId> for PortId {
+    fn from(id: &GroupId) -> Self {
+        Self { addr: id.addr, port: id.port, proto: id.proto }
+    }
+}
+
+impl PortId {
+    /// Its address family.
+    pub(super) fn family(self) -> Family {
+        Family::of(self.addr)
+    }
+
+    /// The groups that a Service port may have.
+    pub(super) fn groups(self) -> [GroupId; 2] {
+        let Self { addr, port, proto } = self;
+        [GroupKind::Cluster, GroupKind::Local].map(|kind| GroupId { addr, port, proto, kind })
+    }
+
+    /// The name of the port's object of this kind.
+    pub(super) fn name(&self, kind: &Name) -> Name {
+        kind.of_port(self.proto, self.addr, self.port)
+    }
+}
+
 /// The chain that a verdict leads to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Chain {
-    /// Picks one of N members.
-    Pick { balancer: usize, members: u32 },
-    /// The same for a target with session affinity.
-    Sticky { balancer: usize, members: u32 },
-    /// Remembers the client for so many seconds.
-    Remember { balancer: usize, timeout: u32 },
+    /// One of the fixed chains, by its position.
+    Fixed(usize),
+    /// Picks one of N members. The lane is the first of those that share the chains.
+    Pick { lane: u8, members: u32 },
+    /// Looks up the client of a Service port with session affinity.
+    Sticky { lane: u8, port: PortId },
+    /// Remembers its client for so many seconds.
+    Remember { lane: u8, port: PortId, timeout: u32 },
+}
+
+impl Chain {
+    /// The Service port whose own chain it is.
+    pub(super) fn port(&self) -> Option<PortId> {
+        match self {
+            Self::Sticky { port, .. } | Self::Remember { port, .. } => Some(*port),
+            Self::Fixed(_) | Self::Pick { .. } => None,
+        }
+    }
 }
 
 /// What an element carries.
@@ -62,32 +108,43 @@ impl Installed {
         })
     }
 
-    fn count(&self) -> u32 {
-        u32::try_from(self.members.len()).unwrap_or(u32::MAX)
-    }
-
-    /// Where a key leads; none: nowhere, so that the packet is refused as untranslated.
-    fn verdict(&self, balancer: usize) -> Option<Content> {
-        match (self.count(), self.affinity, self.empty) {
-            (0, _, Empty::Reject) => None,
-            (0, _, Empty::Drop) => Some(Content::Drop),
-            (members, None, _) => Some(Content::Goto(Chain::Pick { balancer, members })),
-            (members, Some(_), _) => Some(Content::Goto(Chain::Sticky { balancer, members })),
-        }
-    }
-
-    /// Its elements in verdict maps, which no other target has.
-    pub(super) fn verdicts(
+    /// Its elements that no other target has, but for the endpoints. A target without members that is to be refused has
+    /// none but detours: its packets are refused as untranslated.
+    pub(super) fn elements(
         &self,
         layout: &Layout,
         id: &GroupId,
         mut each: impl FnMut(SetId, Key, Content),
     ) -> Result<(), BackendError> {
+        let members = u32::try_from(self.members.len()).unwrap_or(u32::MAX);
         for lane_key in self.keys.iter() {
-            let balancer = layout.balancer_of(lane_key.lane)?;
-            if let Some(content) = self.verdict(balancer) {
-                let set = layout.balancers[balancer].verdicts;
-                each(set, layout.key(set, &Subject::lane(id, lane_key))?, content);
+            let (_, sets) = layout.lane(lane_key.lane)?;
+            let subject = Subject::lane(id, lane_key);
+            let mut element = |set, subject: &Subject, content| -> Result<(), BackendError> {
+                each(set, layout.key(set, subject)?, content);
+                Ok(())
+            };
+            if let Some((map, chain)) = sets.detour {
+                element(map, &subject, Content::Goto(Chain::Fixed(chain)))?;
+            }
+            let pick = Content::Goto(Chain::Pick { lane: sets.chains_of, members });
+            match (self.affinity, sets.sticky) {
+                _ if members == 0 && self.empty == Empty::Drop => {
+                    element(sets.verdicts, &subject, Content::Drop)?;
+                }
+                _ if members == 0 => {}
+                (Some(timeout), Some(sticky)) => {
+                    let (lane, port) = (lane_key.lane, PortId::from(id));
+                    element(sets.verdicts, &subject, Content::Goto(Chain::Sticky { lane, port }))?;
+                    element(sticky.unknown, &subject, pick)?;
+                    if let Some(map) = sticky.remember {
+                        element(map, &subject, Content::Goto(Chain::Remember { lane, port, timeout }))?;
+                    }
+                    for endpoint in &self.members {
+                        element(sticky.members, &subject.endpoint(*endpoint), Content::None)?;
+                    }
+                }
+                _ => element(sets.verdicts, &subject, pick)?,
             }
         }
         Ok(())
@@ -98,38 +155,37 @@ impl Installed {
         &self,
         layout: &Layout,
         id: &GroupId,
-        mut each: impl FnMut(SetId, Key, Content),
+        mut each: impl FnMut(SetId, Key),
     ) -> Result<(), BackendError> {
         for lane_key in self.keys.iter() {
-            let subject = Subject::lane(id, lane_key);
-            for set in layout.lanes.get(usize::from(lane_key.lane)).into_iter().flatten() {
-                each(*set, layout.key(*set, &subject)?, Content::None);
-            }
-            let balancer = layout.balancer_of(lane_key.lane)?;
-            if let (Some(timeout), Some(sets)) = (self.affinity, layout.balancers[balancer].sticky) {
-                let content =
-                    Content::Goto(Chain::Remember { balancer: first_with(layout, sets.verdicts), timeout });
-                each(sets.verdicts, layout.key(sets.verdicts, &subject)?, content);
-                for endpoint in &self.members {
-                    each(
-                        sets.members,
-                        layout.key(sets.members, &subject.endpoint(*endpoint))?,
-                        Content::None,
-                    );
-                }
+            for set in &layout.lane(lane_key.lane)?.1.keys {
+                each(*set, layout.key(*set, &Subject::lane(id, lane_key))?);
             }
         }
         if let Some(set) = layout.hairpin {
             for endpoint in &self.own {
-                each(set, layout.key(set, &Subject::of_endpoint(id.proto, *endpoint))?, Content::None);
+                each(set, layout.key(set, &Subject::of_endpoint(id.proto, *endpoint))?);
             }
         }
         Ok(())
     }
-}
 
-/// Balancers that share a remember map share its chains: the first of them stands for all.
-fn first_with(layout: &Layout, verdicts: SetId) -> usize {
-    let shares = |sets: &super::layout::Sets| sets.sticky.is_some_and(|s| s.verdicts == verdicts);
-    layout.balancers.iter().position(shares).unwrap_or_default()
+    /// The chains of its Service port's own that its elements lead to.
+    pub(super) fn own_chains(
+        &self,
+        layout: &Layout,
+        id: &GroupId,
+        mut each: impl FnMut(Chain),
+    ) -> Result<(), BackendError> {
+        if self.affinity.is_none() {
+            return Ok(());
+        }
+        self.elements(layout, id, |_, _, content| {
+            if let Content::Goto(chain) = content
+                && chain.port().is_some()
+            {
+                each(chain);
+            }
+        })
+    }
 }

@@ -2,15 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
+use std::time::Instant;
 
-use rulecast_bundle::nft::Family;
-use rulecast_bundle::{GroupId, LaneKey, Name, Part};
+use rulecast_bundle::{GroupId, LaneKey};
 use rulecast_netlink::{Batch, Key, Value, Verdict};
 
-use super::chains::Chains;
 use super::layout::{Layout, SetId, Subject, endpoint_data};
-use super::table::{Table, Wanted};
-use super::target::{Content, Installed};
+use super::table::Table;
+use super::target::{Content, Installed, PortId};
+use super::{chains, fixed, sources};
 use crate::backend::BackendError;
 use crate::view::{Endpoint, Touched, View};
 
@@ -20,26 +20,31 @@ struct Plan {
     gone: BTreeMap<SetId, Vec<Key>>,
     came: BTreeMap<SetId, Vec<(Key, Content)>>,
     came_endpoints: BTreeMap<SetId, Vec<(Key, Endpoint)>>,
-    /// Shared elements as they were before this update.
-    shared: HashMap<(SetId, Key), Option<Wanted>>,
+    /// Whether shared elements were there before this update.
+    shared: HashMap<(SetId, Key), bool>,
 }
 
-/// Adds to `batch` what brings the table to the view. Returns whether a target with session affinity lost a member.
+/// Adds to `batch` what brings the table to the view. Returns the Service ports with session affinity that lost a member.
 pub(super) fn update(
     batch: &mut Batch,
     table: &mut Table,
     view: &View,
     touched: &Touched,
     node_addrs: &[IpAddr],
-) -> Result<bool, BackendError> {
+) -> Result<BTreeSet<PortId>, BackendError> {
     let mut plan = Plan::default();
-    let mut purge = false;
+    let mut purge = BTreeSet::new();
     let family = table.layout.family;
     for id in touched.targets.iter().filter(|id| id.family() == family) {
         let old = table.targets.remove(id);
         let new = view.target(id).and_then(|target| Installed::new(target, old.as_ref()));
-        purge |= lost_sticky_member(old.as_ref(), new.as_ref());
+        if lost_sticky_member(old.as_ref(), new.as_ref()) {
+            purge.insert(PortId::from(id));
+        }
         if old != new {
+            if lost_own_chains(old.as_ref(), new.as_ref()) {
+                table.leftovers.insert(id.into(), Instant::now());
+            }
             compare(&mut plan, table, id, old.as_ref(), new.as_ref())?;
         }
         if let Some(new) = new {
@@ -48,20 +53,31 @@ pub(super) fn update(
     }
     settle_shared(&mut plan, table);
     write(batch, table, plan)?;
-    static_elements(batch, family, touched);
+    let sources = sources::wanted(table, view, touched);
+    sources.delete(batch, table);
+    fixed::update(batch, family, touched);
+    sources.add(batch, table);
     node_addresses(batch, table, view, node_addrs);
     Ok(purge)
 }
 
-/// Also when affinity comes or goes: nobody keeps clients and members together while it is off.
+/// Also when affinity comes: clients may be remembered from before it went.
 fn lost_sticky_member(old: Option<&Installed>, new: Option<&Installed>) -> bool {
     let sticky = |side: Option<&Installed>| side.is_some_and(|s| s.affinity.is_some());
-    if sticky(old) != sticky(new) {
-        return true;
+    if !sticky(new) {
+        return false;
     }
-    let Some(old) = old.filter(|o| o.affinity.is_some()) else { return false };
+    let Some(old) = old.filter(|o| o.affinity.is_some()) else { return true };
     let stays: BTreeSet<&Endpoint> = new.into_iter().flat_map(|n| &n.members).collect();
-    old.members.iter().any(|e| !stays.contains(e)) || new.is_none_or(|n| n.keys != old.keys)
+    old.members.iter().any(|e| !stays.contains(e))
+}
+
+/// Whether elements may no longer lead to some of the Service port's own chains.
+fn lost_own_chains(old: Option<&Installed>, new: Option<&Installed>) -> bool {
+    let Some(old) = old.filter(|o| o.affinity.is_some()) else { return false };
+    new.is_none_or(|new| {
+        (new.affinity, &new.keys, new.members.is_empty()) != (old.affinity, &old.keys, old.members.is_empty())
+    })
 }
 
 fn compare(
@@ -73,10 +89,10 @@ fn compare(
 ) -> Result<(), BackendError> {
     let layout = &table.layout;
     let (mut before, mut after) = (BTreeMap::new(), BTreeMap::new());
-    for (side, verdicts) in [(old, &mut before), (new, &mut after)] {
+    for (side, elements) in [(old, &mut before), (new, &mut after)] {
         if let Some(side) = side {
-            side.verdicts(layout, id, |set, key, content| {
-                verdicts.insert((set, key), content);
+            side.elements(layout, id, |set, key, content| {
+                elements.insert((set, key), content);
             })?;
         }
     }
@@ -93,14 +109,10 @@ fn compare(
     compare_endpoints(plan, layout, id, old, new)?;
     for (side, step) in [(old, -1), (new, 1)] {
         let Some(side) = side else { continue };
-        side.shared(layout, id, |set, key, content| {
-            let now = table.shared.get(&(set, key)).copied();
-            plan.shared.entry((set, key)).or_insert(now);
-            let wanted = table.shared.entry((set, key)).or_insert(Wanted { by: 0, content });
-            wanted.by = wanted.by.saturating_add_signed(step);
-            if step > 0 {
-                wanted.content = content;
-            }
+        side.shared(layout, id, |set, key| {
+            let wanted = table.shared.entry((set, key)).or_default();
+            plan.shared.entry((set, key)).or_insert(*wanted > 0);
+            *wanted = wanted.saturating_add_signed(step);
         })?;
     }
     Ok(())
@@ -122,7 +134,7 @@ fn compare_endpoints(
     };
     let (old_keys, new_keys) = (keys(old), keys(new));
     for lane_key in old_keys.union(&new_keys) {
-        let set = layout.balancers[layout.balancer_of(lane_key.lane)?].endpoints;
+        let set = layout.lane(lane_key.lane)?.1.endpoints;
         let subject = Subject::lane(id, lane_key);
         let before = members(old, old_keys.contains(lane_key));
         let after = members(new, new_keys.contains(lane_key));
@@ -146,18 +158,14 @@ fn compare_endpoints(
 /// Shared elements come with the first that wants them and go with the last.
 fn settle_shared(plan: &mut Plan, table: &mut Table) {
     for ((set, key), before) in std::mem::take(&mut plan.shared) {
-        let now = table.shared.get(&(set, key)).copied().filter(|w| w.by > 0);
-        if now.is_none() {
+        let now = table.shared.get(&(set, key)).is_some_and(|by| *by > 0);
+        if !now {
             table.shared.remove(&(set, key));
         }
-        if before.map(|w| w.content) == now.map(|w| w.content) {
-            continue;
-        }
-        if before.is_some() {
-            plan.gone.entry(set).or_default().push(key);
-        }
-        if let Some(now) = now {
-            plan.came.entry(set).or_default().push((key, now.content));
+        match (before, now) {
+            (true, false) => plan.gone.entry(set).or_default().push(key),
+            (false, true) => plan.came.entry(set).or_default().push((key, Content::None)),
+            _ => {}
         }
     }
 }
@@ -204,66 +212,11 @@ pub(super) fn add(
         Content::None => batch.add_element(layout.family, name, key, Value::None),
         Content::Drop => batch.add_element(layout.family, name, key, Value::Verdict(Verdict::Drop)),
         Content::Goto(chain) => {
-            let chain = Chains::name(layout, chain)?;
+            let chain = chains::name(layout, chain)?;
             batch.add_element(layout.family, name, key, Value::Verdict(Verdict::Goto(chain.as_str())));
         }
     }
     Ok(())
-}
-
-fn static_elements(batch: &mut Batch, family: Family, touched: &Touched) {
-    let of_family = |e: &&(Family, Name, Vec<Part>)| e.0 == family;
-    // The same element removed and added leaves it as it is.
-    for (_, set, parts) in touched.removed.difference(&touched.added).filter(of_family) {
-        match range(parts) {
-            (from, Some(to)) => batch.delete_range(family, set.as_str(), &from, &to),
-            (key, None) => batch.delete_element(family, set.as_str(), &key),
-        }
-    }
-    for (_, set, parts) in touched.added.difference(&touched.removed).filter(of_family) {
-        add_static(batch, family, set, parts);
-    }
-}
-
-/// Adds an element of a static set.
-pub(super) fn add_static(batch: &mut Batch, family: Family, set: &Name, parts: &[Part]) {
-    match range(parts) {
-        (from, Some(to)) => batch.add_range(family, set.as_str(), &from, &to),
-        (key, None) => batch.add_element(family, set.as_str(), &key, Value::None),
-    }
-}
-
-/// The key, or the first and last key when a part is a prefix.
-fn range(parts: &[Part]) -> (Key, Option<Key>) {
-    let (mut from, mut to, mut ranged) = (Key::new(), Key::new(), false);
-    for part in parts {
-        let both = |k: Key| match part {
-            Part::Addr(addr) => k.addr(*addr),
-            Part::Proto(proto) => k.proto(*proto as u8),
-            Part::Port(port) => k.port(*port),
-            Part::Prefix(..) => k,
-        };
-        (from, to) = (both(from), both(to));
-        if let Part::Prefix(addr, len) = part {
-            ranged = true;
-            from = from.addr(*addr);
-            to = to.addr(last_address(*addr, *len));
-        }
-    }
-    (from, ranged.then_some(to))
-}
-
-fn last_address(addr: IpAddr, len: u8) -> IpAddr {
-    match addr {
-        IpAddr::V4(a) => {
-            let host = u32::MAX.checked_shr(len.into()).unwrap_or(0);
-            IpAddr::from((a.to_bits() | host).to_be_bytes())
-        }
-        IpAddr::V6(a) => {
-            let host = u128::MAX.checked_shr(len.into()).unwrap_or(0);
-            IpAddr::from((a.to_bits() | host).to_be_bytes())
-        }
-    }
 }
 
 fn node_addresses(batch: &mut Batch, table: &mut Table, view: &View, node_addrs: &[IpAddr]) {

@@ -140,9 +140,7 @@ impl<B: Backend> Local<B> {
             "{what}"
         );
         let view = self.applier.view();
-        let sizes = view
-            .targets()
-            .fold((0, 0), |(targets, members), (_, t)| (targets + 1, members + t.members().len()));
+        let sizes = (view.counts().targets, view.counts().members);
         let (state, metrics) = &mut *self.shared.lock();
         state.head = self.applier.head().map(|h| Head { delta: String::new(), ..h.clone() });
         state.applied_at = Some(SystemTime::now());

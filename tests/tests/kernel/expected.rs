@@ -131,24 +131,32 @@ impl Out<'_> {
                 let only_address = rules.set(set).unwrap().key == [Field::DestAddr];
                 self.add(set, addr.filter(|_| only_address).map_or_else(|| key.clone(), |a| a.to_string()));
             }
-            let balancer = &rules.balancers[usize::from(lane.balancer)];
-            let affinity = balancer.affinity.as_ref().filter(|_| group.affinity.is_some());
-            let chain = affinity.map_or(&balancer.chain, |a| &a.chain);
-            match (members.len(), group.empty) {
-                (0, Empty::Reject) => {}
-                (0, Empty::Drop) => self.add(&balancer.verdicts, format!("{key} : drop")),
-                (count, _) => self.add(&balancer.verdicts, format!("{key} : goto {chain}-{count}")),
+            if let Some(detour) = &lane.detour {
+                self.add(&detour.map, format!("{key} : goto {}", detour.chain));
             }
             for (index, ((addr, port), _)) in members.iter().enumerate() {
                 // A node numbers members as it likes; numbers and endpoints are compared apart from each other.
-                self.add(&balancer.endpoints, format!("{key} . {index}"));
-                self.add(&balancer.endpoints, format!("{key} : {}", join(&[addr, port])));
-                if let Some(affinity) = affinity {
-                    self.add(&affinity.members, format!("{key} . {}", join(&[addr, port])));
-                }
+                self.add(&lane.endpoints, format!("{key} . {index}"));
+                self.add(&lane.endpoints, format!("{key} : {}", join(&[addr, port])));
             }
-            if let (Some(affinity), Some(timeout), false) = (affinity, group.affinity, members.is_empty()) {
-                self.add(&affinity.verdicts, format!("{key} : goto {}-{timeout}", affinity.remember));
+            let count = members.len();
+            let affinity = lane.affinity.as_ref().zip(group.affinity);
+            match (count, group.empty, affinity) {
+                (0, Empty::Reject, _) => {}
+                (0, Empty::Drop, _) => self.add(&lane.verdicts, format!("{key} : drop")),
+                (_, _, None) => self.add(&lane.verdicts, format!("{key} : goto {}-{count}", lane.chain)),
+                (_, _, Some((affinity, timeout))) => {
+                    let port = format!("{proto}-{}-{}", id.addr.to_string().replace(':', "."), id.port);
+                    self.add(&lane.verdicts, format!("{key} : goto {}-{port}", affinity.chain));
+                    self.add(&affinity.unknown, format!("{key} : goto {}-{count}", lane.chain));
+                    for ((addr, port), _) in members {
+                        self.add(&affinity.members, format!("{key} . {}", join(&[addr, port])));
+                    }
+                    if let Some(remember) = &affinity.remember {
+                        let chain = format!("{}-{timeout}-{port}", remember.chain);
+                        self.add(&remember.verdicts, format!("{key} : goto {chain}"));
+                    }
+                }
             }
         }
         for ((addr, port), _) in members.iter().filter(|(_, own)| *own) {

@@ -11,6 +11,8 @@ const RULES: u8 = 1;
 const NODE: u8 = 2;
 const ELEMENT: u8 = 3;
 const TARGET: u8 = 4;
+const HEALTH_CHECK: u8 = 5;
+const SETTINGS: u8 = 6;
 
 impl Key {
     pub(super) fn rank(&self) -> u8 {
@@ -19,6 +21,8 @@ impl Key {
             Self::Node(_) => NODE,
             Self::Element { .. } => ELEMENT,
             Self::Group(_) | Self::Member { .. } => TARGET,
+            Self::HealthCheck(_) => HEALTH_CHECK,
+            Self::Settings => SETTINGS,
         }
     }
 
@@ -56,11 +60,18 @@ impl Key {
                 w.text(set.as_str());
                 w.list(parts, |w, part| write_part(w, *part));
             }
+            Self::HealthCheck(port) => {
+                w.u8(HEALTH_CHECK);
+                w.u16(*port);
+            }
+            Self::Settings => w.u8(SETTINGS),
             Self::Group(id) => {
+                w.u8(TARGET);
                 write_group_id(w, id);
                 w.u8(0);
             }
             Self::Member { group, scope, port, addr } => {
+                w.u8(TARGET);
                 write_group_id(w, group);
                 match scope {
                     Scope::All => w.u8(1),
@@ -72,6 +83,7 @@ impl Key {
                         w.u8(3);
                         w.u64(tag.0);
                     }
+                    Scope::Serving => w.u8(4),
                 }
                 w.u16(*port);
                 w.addr(*addr);
@@ -96,6 +108,8 @@ impl Key {
                 Self::Element { family, set, parts }
             }
             TARGET => read_target(&mut r)?,
+            HEALTH_CHECK => Self::HealthCheck(r.u16()?),
+            SETTINGS => Self::Settings,
             v => return Err(DecodeError::Invalid { what: "record type", value: v.into() }),
         };
         r.end()?;
@@ -104,28 +118,30 @@ impl Key {
 }
 
 fn read_target(r: &mut Reader<'_>) -> Result<Key, DecodeError> {
-    let v4 = read_family(r)? == Family::V4;
-    let addr = r.addr(v4)?;
-    let port = r.u16()?;
-    let proto = Proto::decode(r)?;
-    let kind = match r.u8()? {
-        0 => GroupKind::Cluster,
-        1 => GroupKind::Local,
-        v => return Err(DecodeError::Invalid { what: "group kind", value: v.into() }),
-    };
-    let group = GroupId { addr, port, proto, kind };
+    let group = read_group_id(r)?;
     let scope = match r.u8()? {
         0 => return Ok(Key::Group(group)),
         1 => Scope::All,
         2 => Scope::Zone(Tag(r.u64()?)),
         3 => Scope::Node(Tag(r.u64()?)),
+        4 => Scope::Serving,
         v => return Err(DecodeError::Invalid { what: "scope", value: v.into() }),
     };
-    Ok(Key::Member { group, scope, port: r.u16()?, addr: r.addr(v4)? })
+    Ok(Key::Member { group, scope, port: r.u16()?, addr: r.addr(group.addr.is_ipv4())? })
 }
 
-fn write_group_id(w: &mut Writer, id: &GroupId) {
-    w.u8(TARGET);
+pub(super) fn read_group_id(r: &mut Reader<'_>) -> Result<GroupId, DecodeError> {
+    let v4 = read_family(r)? == Family::V4;
+    let (addr, port, proto) = (r.addr(v4)?, r.u16()?, Proto::decode(r)?);
+    let kind = match r.u8()? {
+        0 => GroupKind::Cluster,
+        1 => GroupKind::Local,
+        v => return Err(DecodeError::Invalid { what: "group kind", value: v.into() }),
+    };
+    Ok(GroupId { addr, port, proto, kind })
+}
+
+pub(super) fn write_group_id(w: &mut Writer, id: &GroupId) {
     w.u8(family_byte(id.family()));
     w.addr(id.addr);
     w.u16(id.port);

@@ -1,7 +1,7 @@
 //! The encoding of values.
 
-use super::key::{read_ip, read_prefix, write_ip, write_prefix};
-use super::{Empty, Group, GroupId, Key, LaneKey, Member, NodeFact, Tag, Value};
+use super::key::{read_group_id, read_ip, read_prefix, write_group_id, write_ip, write_prefix};
+use super::{Empty, Group, GroupId, HealthCheck, Key, LaneKey, Member, NodeFact, Settings, Tag, Value};
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::ruleset;
 
@@ -32,6 +32,11 @@ impl Value {
                 w.u8(fact.draining.into());
             }
             Self::Element { owner } => w.text(owner),
+            Self::HealthCheck(check) => {
+                w.text(&check.owner);
+                w.list(&check.groups, write_group_id);
+            }
+            Self::Settings(settings) => write_settings(w, settings),
             Self::Group(group) => write_group(w, key, group),
             Self::Member(member) => {
                 w.u32(member.node);
@@ -55,6 +60,8 @@ impl Value {
             Key::Rules(family) => Self::Rules(Box::new(ruleset::read(r, *family)?)),
             Key::Node(_) => Self::Node(read_node(r)?),
             Key::Element { .. } => Self::Element { owner: r.text("owner")?.to_owned() },
+            Key::HealthCheck(_) => Self::HealthCheck(read_health_check(r)?),
+            Key::Settings => Self::Settings(read_settings(r)?),
             Key::Group(id) => Self::Group(read_group(id, r)?),
             Key::Member { .. } => {
                 Self::Member(Member { node: r.u32()?, terminating: r.bool("member flag")? })
@@ -73,8 +80,10 @@ impl Value {
     #[must_use]
     pub fn owner(&self) -> Option<&str> {
         match self {
-            Self::Element { owner } | Self::Group(Group { owner, .. }) => Some(owner),
-            Self::Rules(_) | Self::Node(_) | Self::Member(_) => None,
+            Self::Element { owner }
+            | Self::Group(Group { owner, .. })
+            | Self::HealthCheck(HealthCheck { owner, .. }) => Some(owner),
+            Self::Rules(_) | Self::Node(_) | Self::Settings(_) | Self::Member(_) => None,
         }
     }
 }
@@ -86,6 +95,51 @@ fn read_node(r: &mut Reader<'_>) -> Result<NodeFact, DecodeError> {
         addrs: r.list("node addresses", 16, read_ip)?,
         pod_cidrs: r.list("pod CIDRs", 64, read_prefix)?,
         draining: r.bool("draining")?,
+    })
+}
+
+fn read_health_check(r: &mut Reader<'_>) -> Result<HealthCheck, DecodeError> {
+    let owner = r.text("owner")?.to_owned();
+    let groups = r.list("groups of a health check", MAX_LANE_KEYS, read_group_id)?;
+    if !groups.is_sorted_by(|a, b| a < b) {
+        return Err(DecodeError::NotCanonical("a health check's groups"));
+    }
+    Ok(HealthCheck { owner, groups })
+}
+
+/// A number that is not set is 0, which as a setting means the same.
+fn write_settings(w: &mut Writer, settings: &Settings) {
+    let Settings { conntrack_max_per_core, conntrack_min, tcp_be_liberal, .. } = settings;
+    let Settings { tcp_established_timeout, tcp_close_wait_timeout, udp_timeout, udp_stream_timeout, .. } =
+        settings;
+    w.u8(tcp_be_liberal.map_or(0, |on| 1 + u8::from(on)));
+    for number in [
+        conntrack_max_per_core,
+        conntrack_min,
+        tcp_established_timeout,
+        tcp_close_wait_timeout,
+        udp_timeout,
+        udp_stream_timeout,
+    ] {
+        w.u32(number.unwrap_or(0));
+    }
+}
+
+fn read_settings(r: &mut Reader<'_>) -> Result<Settings, DecodeError> {
+    let tcp_be_liberal = match r.u8()? {
+        0 => None,
+        v @ (1 | 2) => Some(v == 2),
+        v => return Err(DecodeError::Invalid { what: "a flag's setting", value: v.into() }),
+    };
+    let mut number = || Ok(Some(r.u32()?).filter(|n| *n > 0));
+    Ok(Settings {
+        tcp_be_liberal,
+        conntrack_max_per_core: number()?,
+        conntrack_min: number()?,
+        tcp_established_timeout: number()?,
+        tcp_close_wait_timeout: number()?,
+        udp_timeout: number()?,
+        udp_stream_timeout: number()?,
     })
 }
 
