@@ -7,6 +7,7 @@ use rulecast_bundle::{Head, Mode, Refusal, Replica, Step, Way};
 use tracing::{info, warn};
 
 use crate::backend::{Applied, Backend, BackendError};
+use crate::flows::Flows;
 use crate::store::Store;
 use crate::view::{Touched, View};
 
@@ -54,6 +55,8 @@ pub struct Applier<B> {
     backend: B,
     store: Option<Store>,
     node_addrs: Vec<IpAddr>,
+    /// The UDP flows that may have to move because of what was written.
+    flows: Flows,
     /// The kernel holds `view`, and the backend knows it does.
     in_step: bool,
 }
@@ -64,7 +67,17 @@ impl<B: Backend> Applier<B> {
         let replica = Replica::new(pool, mode);
         let view = View::new(node, replica.bundle());
         let (node, pool) = (node.to_owned(), pool.to_owned());
-        Self { node, pool, replica, view, backend, store, node_addrs: Vec::new(), in_step: false }
+        Self {
+            node,
+            pool,
+            replica,
+            view,
+            backend,
+            store,
+            node_addrs: Vec::new(),
+            flows: Flows::default(),
+            in_step: false,
+        }
     }
 
     /// The version in force.
@@ -80,6 +93,16 @@ impl<B: Backend> Applier<B> {
     /// The kernel behind it.
     pub fn backend_mut(&mut self) -> &mut B {
         &mut self.backend
+    }
+
+    /// The UDP flows that may have to move because of what was written.
+    pub fn flows_mut(&mut self) -> (&mut Flows, &[IpAddr]) {
+        (&mut self.flows, &self.node_addrs)
+    }
+
+    /// The node's own addresses.
+    pub fn node_addrs(&self) -> &[IpAddr] {
+        &self.node_addrs
     }
 
     /// Whether the kernel holds the version in force.
@@ -127,6 +150,10 @@ impl<B: Backend> Applier<B> {
             result = self.backend.rebuild(&self.view, &self.node_addrs);
         }
         self.in_step = result.is_ok();
+        if result.is_ok() {
+            // Packets may have met other rules than ours, or none.
+            self.flows.note_all(&self.view, true);
+        }
         result
     }
 
@@ -155,7 +182,10 @@ impl<B: Backend> Applier<B> {
         };
         if self.in_step && !touched.everything {
             match self.backend.update(&self.view, &touched, &self.node_addrs) {
-                Ok(applied) => return Ok((applied, false)),
+                Ok(applied) => {
+                    self.flows.note(&self.view, &touched.targets);
+                    return Ok((applied, false));
+                }
                 Err(error) => {
                     if error.is_full() {
                         info!("a set is full; writing the whole table with larger ones");

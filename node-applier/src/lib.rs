@@ -7,6 +7,7 @@
 pub mod addresses;
 pub mod applier;
 pub mod backend;
+pub mod flows;
 pub mod http;
 pub mod memory;
 pub mod metrics;

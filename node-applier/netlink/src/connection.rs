@@ -40,7 +40,7 @@ pub struct Committed {
 impl Connection {
     /// Opens a connection and makes sure that nf_tables is there and may be used.
     pub fn open() -> Result<Self, Error> {
-        let mut connection = Self { link: Link::open()?, seq: 0 };
+        let mut connection = Self::unproven()?;
         match connection.generation() {
             Err(Error::Refused { errno, .. })
                 if errno == Errno::INVAL.raw_os_error() || errno == Errno::OPNOTSUPP.raw_os_error() =>
@@ -50,6 +50,11 @@ impl Connection {
             Err(error) => Err(error),
             Ok(_) => Ok(connection),
         }
+    }
+
+    /// A connection to nfnetlink, of which nothing is known yet.
+    pub(crate) fn unproven() -> Result<Self, Error> {
+        Ok(Self { link: Link::open()?, seq: 0 })
     }
 
     /// The socket's port id, by which notifications name whoever made a change.
@@ -137,7 +142,7 @@ impl Connection {
     }
 
     /// One request with one answer, which `read` reads.
-    fn get<T>(
+    pub(crate) fn get<T>(
         &mut self,
         kind: u16,
         family: u8,

@@ -1,9 +1,11 @@
-//! nf_tables over netlink: encoding, transactions, dumps, notifications.
+//! nf_tables over netlink: encoding, transactions, dumps, notifications. And the little else that a Service proxy asks of
+//! netlink: the UDP entries of conntrack, and whether addresses changed.
 //!
 //! A [`Batch`] encodes a transaction as it is put together, with no allocation per element; a [`Connection`] commits it
 //! in one `send` and reads the kernel's state; a [`Monitor`] hears of changes that others make. All of them know the
 //! tables `ip rulecast` and `ip6 rulecast` only. The statements, sets and chains are those of [`rulecast_bundle::nft`],
-//! encoded one to one.
+//! encoded one to one. [`Conntrack`] reads and deletes UDP flows; an [`AddressMonitor`] hears of addresses that come and
+//! go.
 //!
 //! ```no_run
 //! use rulecast_bundle::nft::Family;
@@ -21,16 +23,19 @@
 //! ```
 //!
 //! Facts of the protocol that the code relies on stand where they are used, with the names they have in the kernel's
-//! sources (`net/netfilter/nfnetlink.c`, `net/netfilter/nf_tables_api.c`, `include/uapi/linux/netfilter/nf_tables.h`).
+//! sources (`net/netfilter/nfnetlink.c`, `net/netfilter/nf_tables_api.c`, `include/uapi/linux/netfilter/nf_tables.h`; for
+//! conntrack `net/netfilter/nf_conntrack_netlink.c` and `nfnetlink_conntrack.h`).
 
 #![allow(
     clippy::wildcard_imports,
     reason = "the kernel's numbers: one module of constants with unmistakable names"
 )]
 
+mod address_monitor;
 mod attr;
 mod batch;
 mod connection;
+mod conntrack;
 mod describe;
 mod dump;
 mod error;
@@ -42,8 +47,10 @@ mod set;
 mod uapi;
 mod userdata;
 
+pub use address_monitor::AddressMonitor;
 pub use batch::{Batch, Params, Value, Verdict};
 pub use connection::{Committed, Connection};
+pub use conntrack::{Conntrack, Destinations, Flow, Read};
 pub use dump::Element;
 pub use error::Error;
 pub use key::Key;

@@ -211,3 +211,40 @@ pub(crate) const NFTA_IMMEDIATE_DREG: u16 = 1;
 pub(crate) const NFTA_IMMEDIATE_DATA: u16 = 2;
 /// `linux/if.h`: the length of an interface's name with its closing zero.
 pub(crate) const IFNAMSIZ: usize = 16;
+
+// linux/netfilter/nfnetlink_conntrack.h
+const NFNL_SUBSYS_CTNETLINK: u16 = 1;
+const fn ct(kind: u16) -> u16 {
+    (NFNL_SUBSYS_CTNETLINK << 8) | kind
+}
+pub(crate) const IPCTNL_MSG_CT_GET: u16 = ct(1);
+pub(crate) const IPCTNL_MSG_CT_DELETE: u16 = ct(2);
+pub(crate) const IPCTNL_MSG_CT_GET_STATS: u16 = ct(5);
+pub(crate) const CTA_STATS_GLOBAL_ENTRIES: u16 = 1;
+pub(crate) const CTA_TUPLE_ORIG: u16 = 1;
+pub(crate) const CTA_TUPLE_REPLY: u16 = 2;
+pub(crate) const CTA_ID: u16 = 12;
+pub(crate) const CTA_ZONE: u16 = 18;
+pub(crate) const CTA_FILTER: u16 = 25;
+pub(crate) const CTA_TUPLE_IP: u16 = 1;
+pub(crate) const CTA_TUPLE_PROTO: u16 = 2;
+pub(crate) const CTA_TUPLE_ZONE: u16 = 3;
+pub(crate) const CTA_IP_V4_SRC: u16 = 1;
+pub(crate) const CTA_IP_V4_DST: u16 = 2;
+pub(crate) const CTA_IP_V6_SRC: u16 = 3;
+pub(crate) const CTA_IP_V6_DST: u16 = 4;
+pub(crate) const CTA_PROTO_NUM: u16 = 1;
+pub(crate) const CTA_PROTO_SRC_PORT: u16 = 2;
+pub(crate) const CTA_PROTO_DST_PORT: u16 = 3;
+pub(crate) const CTA_FILTER_ORIG_FLAGS: u16 = 1;
+/// Of the tuple in a request, which parts a dump must match (net/netfilter/nf_internals.h).
+pub(crate) const CTA_FILTER_F_CTA_IP_DST: u32 = 1 << 1;
+pub(crate) const CTA_FILTER_F_CTA_PROTO_NUM: u32 = 1 << 3;
+pub(crate) const CTA_FILTER_F_CTA_PROTO_DST_PORT: u32 = 1 << 5;
+/// linux/in.h
+pub(crate) const IPPROTO_UDP: u8 = 17;
+
+// linux/rtnetlink.h
+pub(crate) const RTMGRP_LINK: u32 = 0x1;
+pub(crate) const RTMGRP_IPV4_IFADDR: u32 = 0x10;
+pub(crate) const RTMGRP_IPV6_IFADDR: u32 = 0x100;

@@ -1,6 +1,8 @@
 //! Against the running kernel, in network namespaces. Needs root and the nft tool.
 
+mod addresses;
 mod commit;
+mod conntrack;
 mod layout;
 mod listing;
 mod monitor;

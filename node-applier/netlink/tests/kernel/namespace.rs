@@ -34,6 +34,12 @@ pub(crate) fn nft(arguments: &[&str], input: &str) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
+/// Runs the ip tool, which must succeed.
+pub(crate) fn ip(arguments: &str) {
+    let status = Command::new("ip").args(arguments.split(' ')).status().expect("these tests need iproute2");
+    assert!(status.success(), "ip {arguments}");
+}
+
 /// `nft list ruleset`.
 pub(crate) fn listing() -> String {
     nft(&["list", "ruleset"], "")

@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::io::Read;
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::process::Command;
 use std::time::Duration;
 
 use rulecast_bundle::name;
@@ -12,17 +11,12 @@ use rulecast_bundle::nft::{ChainKind, Family, Field, Hook, HookPoint, Statement}
 use rulecast_netlink::{Batch, Connection, Params, Value, Verdict};
 
 use crate::layout::{FAMILIES, add_layout, addr, endpoint, flow};
-use crate::namespace::in_namespace;
+use crate::namespace::{in_namespace, ip};
 
 const ENDPOINTS: [u32; 3] = [100, 101, 102];
 /// Addresses of Services: random, and with affinity.
 const RANDOM: u32 = 1;
 const STICKY: u32 = 2;
-
-fn ip(arguments: &str) {
-    let status = Command::new("ip").args(arguments.split(' ')).status().expect("this test needs iproute2");
-    assert!(status.success(), "ip {arguments}");
-}
 
 /// An endpoint that tells its own address to whoever connects.
 fn serve(at: SocketAddr) {
