@@ -145,14 +145,14 @@ impl Flows {
             let due: BTreeSet<Frontend> = self.due.iter().copied().filter(|f| f.v6 == v6).collect();
             let dumps: Vec<Destinations> = match due.len() {
                 0 => continue,
-                ..=NARROW => due.iter().map(|frontend| frontend.destinations()).collect(),
+                1..=NARROW => due.iter().map(|frontend| frontend.destinations()).collect(),
                 _ => vec![Destinations::All],
             };
             let (mut stale, mut complete) = (Vec::new(), true);
             for to in dumps {
                 complete &= table.flows(family, to, &mut |flow| {
                     if self.frontend(flow.dest, &due, node_addrs).is_some_and(|f| self.is_stale(f, flow)) {
-                        stale.push(flow.clone());
+                        stale.push(*flow);
                     }
                 })?;
             }

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use rulecast_bundle::Mode;
 use rulecast_connect::ClusterOptions;
+use rulecast_netlink::{AddressMonitor, Conntrack};
 use rulecast_node::applier::Applier;
 use rulecast_node::backend::BackendError;
 use rulecast_node::nftables::Nftables;
@@ -92,6 +93,13 @@ async fn start(options: Options) -> anyhow::Result<()> {
     info!(node, pool = options.pool, version = env!("CARGO_PKG_VERSION"), "starting");
     let shared = Shared::default();
     let mut local = Local::new(applier, shared.clone());
+    match Conntrack::open() {
+        Ok(table) => local = local.with_flow_table(table),
+        Err(error) => warn!(%error, "UDP flows stay with endpoints that are gone until they are quiet"),
+    }
+    if let Ok(monitor) = AddressMonitor::open() {
+        local = local.with_address_monitor(monitor);
+    }
     // Before anything that may fail for want of a network: a node serves from disk whatever else is wrong.
     local.restore();
     if let Some(addr) = options.healthz {

@@ -14,8 +14,8 @@ use crate::source::{Source, SourceError, catch_up};
 
 /// How often to look whether somebody changed our rules: well below the 2 s within which they must be back.
 const WATCH_RULES: Duration = Duration::from_millis(500);
-/// How often to look for new node addresses.
-const WATCH_ADDRESSES: Duration = Duration::from_secs(2);
+/// How often to look for new node addresses, should nobody have told.
+const WATCH_ADDRESSES: Duration = Duration::from_secs(10);
 /// The same refused version is tried again after this long: the cause may be gone (a kernel module, a chunk).
 const RETRY: Duration = Duration::from_secs(10);
 /// The longest that reading what leads to a version may take; then it is tried again, or a newer one.
@@ -49,7 +49,7 @@ impl<B: Backend, S: Source> Runner<B, S> {
                 tokio::select! {
                     head = self.source.next() => self.take(head).await,
                     _ = self.rules.tick() => {
-                        self.local.watch_rules();
+                        self.local.tick();
                         self.try_again().await;
                     }
                     _ = self.addresses.tick() => self.local.watch_addresses(),
@@ -124,7 +124,7 @@ impl<B: Backend, S: Source> Runner<B, S> {
                     let slow = |_| SourceError::Timeout(format!("what leads to sequence {}", head.sequence));
                     return way.map_err(slow)?;
                 }
-                _ = rules.tick() => local.watch_rules(),
+                _ = rules.tick() => local.tick(),
                 _ = addresses.tick() => local.watch_addresses(),
             }
         }

@@ -31,6 +31,9 @@ pub(crate) enum Lane {
 const CLIENTS: &str = "affinity";
 const LOCAL_CLIENTS: &str = "local-affinity";
 
+/// The map that leads there, the chains, and which members go into which map of clients.
+type Remembers = (&'static str, &'static str, &'static [(&'static str, &'static str)]);
+
 /// What differs between lanes.
 #[derive(Clone, Copy)]
 struct Words {
@@ -48,8 +51,7 @@ struct Words {
     clients: &'static str,
     unknown: &'static str,
     members: &'static str,
-    /// The map, the chains, and which members go into which map of clients.
-    remember: Option<(&'static str, &'static str, &'static [(&'static str, &'static str)])>,
+    remember: Option<Remembers>,
 }
 
 const CLUSTER_IP: Words = Words {

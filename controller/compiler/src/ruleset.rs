@@ -153,7 +153,7 @@ impl Layout<'_> {
     }
 
     /// Alternatives by which traffic of this node's own pods is known; none: there is no way to tell.
-    fn from_pods(&self) -> Vec<S> {
+    fn pods(&self) -> Vec<S> {
         let interface =
             |name: &String, prefix| vec![S::InputInterface { name: name.clone(), prefix, negate: false }];
         match &self.options.detect_local {
@@ -173,7 +173,7 @@ impl Layout<'_> {
             S::InSet { key: with(&VIP, &[Field::SourceAddr]), set: name("firewall-ranges"), negate: true },
             S::Drop,
         ]];
-        let pods = self.from_pods();
+        let pods = self.pods();
         if self.options.masquerade_all || !pods.is_empty() {
             let mut rule = vec![in_set(&[Field::DestAddr], "cluster-ips")];
             if !self.options.masquerade_all {
@@ -190,7 +190,7 @@ impl Layout<'_> {
     /// Traffic from this node's pods and from the node itself may use all endpoints; the node's is masqueraded.
     fn local_policy(&self, key: &[Field], inside: &'static str, outside: &'static str) -> Vec<Rule> {
         let mut rules: Vec<Rule> =
-            self.from_pods().into_iter().map(|pods| vec![pods, vmap(key, inside)]).collect();
+            self.pods().into_iter().map(|pods| vec![pods, vmap(key, inside)]).collect();
         let own = S::IsLocal { field: Field::SourceAddr, negate: false };
         rules.push(vec![own, S::MarkOr(self.mark), vmap(key, inside)]);
         rules.push(vec![vmap(key, outside)]);

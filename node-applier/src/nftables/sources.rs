@@ -47,25 +47,18 @@ impl Sources {
     /// Before other elements come, which may hold these addresses as well.
     pub(super) fn delete(&self, batch: &mut Batch, table: &Table) {
         for element in &self.gone {
-            self.each(table, element, |family, set, parts| fixed::delete(batch, family, set, parts));
+            if let Some(set) = &table.layout.rules.sources {
+                fixed::delete(batch, table.layout.family, set, element);
+            }
         }
     }
 
     /// After other elements went.
     pub(super) fn add(&self, batch: &mut Batch, table: &Table) {
         for element in &self.came {
-            self.each(table, element, |family, set, parts| fixed::add(batch, family, set, parts));
-        }
-    }
-
-    fn each(
-        &self,
-        table: &Table,
-        element: &[Part],
-        mut change: impl FnMut(rulecast_bundle::nft::Family, &Name, &[Part]),
-    ) {
-        if let Some(set) = &table.layout.rules.sources {
-            change(table.layout.family, set, element);
+            if let Some(set) = &table.layout.rules.sources {
+                fixed::add(batch, table.layout.family, set, element);
+            }
         }
     }
 }

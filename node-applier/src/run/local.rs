@@ -3,17 +3,22 @@
 use std::time::SystemTime;
 
 use rulecast_bundle::{Head, Way};
+use rulecast_netlink::AddressMonitor;
 use tokio::time::{Duration, Instant};
 use tracing::{debug, error, info, warn};
 
 use crate::addresses;
 use crate::applier::{Applier, ApplyError, Report};
 use crate::backend::Backend;
+use crate::flows::FlowTable;
 use crate::source::SourceError;
 use crate::status::Shared;
 
 /// A repair that failed is tried again after twice the time it was before, up to this.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+/// UDP flows are looked at once in this time at most: conntrack goes through its whole table for it.
+const SETTLE_FLOWS: Duration = Duration::from_secs(1);
 
 /// There is nothing more to do about a head.
 pub(super) struct AlreadySaid;
@@ -25,12 +30,36 @@ pub struct Local<B> {
     /// Repairs that failed one after the other, and when to try the next.
     failures: u32,
     next_repair: Instant,
+    flow_table: Option<Box<dyn FlowTable>>,
+    next_settle: Instant,
+    addresses: Option<AddressMonitor>,
 }
 
 impl<B: Backend> Local<B> {
     /// Puts the parts together.
     pub fn new(applier: Applier<B>, shared: Shared) -> Self {
-        Self { applier, shared, failures: 0, next_repair: Instant::now() }
+        let now = Instant::now();
+        Self {
+            applier,
+            shared,
+            failures: 0,
+            next_repair: now,
+            flow_table: None,
+            next_settle: now,
+            addresses: None,
+        }
+    }
+
+    /// Moves UDP flows whose endpoint is gone.
+    #[must_use]
+    pub fn with_flow_table(self, table: impl FlowTable + 'static) -> Self {
+        Self { flow_table: Some(Box::new(table)), ..self }
+    }
+
+    /// Hears of changed addresses before it next looks.
+    #[must_use]
+    pub fn with_address_monitor(self, monitor: AddressMonitor) -> Self {
+        Self { addresses: Some(monitor), ..self }
     }
 
     /// What is told.
@@ -102,7 +131,31 @@ impl<B: Backend> Local<B> {
         self.shared.fail(reason, message, Some(head.sequence));
     }
 
-    pub(super) fn watch_rules(&mut self) {
+    /// What is done every half second.
+    pub(super) fn tick(&mut self) {
+        self.watch_rules();
+        self.settle_flows();
+        // A monitor that fails is no loss: addresses are looked at now and then all the same.
+        if self.addresses.as_mut().is_some_and(|monitor| monitor.changed().unwrap_or(true)) {
+            self.watch_addresses();
+        }
+    }
+
+    fn settle_flows(&mut self) {
+        let Some(table) = &mut self.flow_table else { return };
+        let now = Instant::now();
+        let (flows, node_addrs) = self.applier.flows_mut();
+        if !flows.is_due() || now < self.next_settle {
+            return;
+        }
+        self.next_settle = now + SETTLE_FLOWS;
+        match flows.settle(&mut **table, node_addrs) {
+            Ok(forgotten) => debug!(forgotten, "looked at UDP flows"),
+            Err(error) => warn!(%error, "UDP flows to endpoints that are gone may stay there; trying again"),
+        }
+    }
+
+    fn watch_rules(&mut self) {
         if self.next_repair > Instant::now() {
             return;
         }
@@ -129,7 +182,8 @@ impl<B: Backend> Local<B> {
         }
     }
 
-    fn applied(&self, report: &Report, what: &str) {
+    fn applied(&mut self, report: &Report, what: &str) {
+        self.settle_flows();
         let sequence = self.applier.head().map(|h| h.sequence);
         info!(
             sequence,
