@@ -117,8 +117,23 @@ impl Report<'_> {
         };
         [("Ready", ready), ("Synced", synced), ("Accepted", accepted)]
             .into_iter()
+            .chain(self.external_ips().map(|ignored| ("ExternalIPsServed", ignored)))
             .map(|(kind, (holds, reason, message))| self.condition(kind, holds, reason, &message))
             .collect()
+    }
+
+    /// Said only where it matters: Services ask for externalIPs and do not get them.
+    fn external_ips(&self) -> Option<(bool, &'static str, String)> {
+        let services = self.bundle?.ignored_external_ips();
+        let first: Vec<&str> = services.iter().take(5).map(|name| &**name).collect();
+        let more = if services.len() > first.len() { ", …" } else { "" };
+        let message = format!(
+            "the externalIPs of {} Services are not served ({}{more}): remove them from the Services, or set \
+             allowServiceExternalIPs: true in this RulePool",
+            services.len(),
+            first.join(", "),
+        );
+        (!services.is_empty()).then_some((false, "NotAllowed", message))
     }
 
     fn condition(&self, kind: &str, holds: bool, reason: &str, message: &str) -> Condition {

@@ -39,6 +39,7 @@ pub struct PoolBundle {
     /// Who wants each kernel key; the first has it.
     claims: HashMap<ClaimKey, BTreeSet<(Class, Arc<str>)>>,
     problems: BTreeMap<String, String>,
+    ignored_external_ips: BTreeSet<Arc<str>>,
     /// Records that changed since the last publication, with their value then.
     pending: BTreeMap<Key, Option<Value>>,
     /// `pending` as it was when it was last taken.
@@ -56,6 +57,7 @@ impl PoolBundle {
             contributions: HashMap::new(),
             claims: HashMap::new(),
             problems: BTreeMap::new(),
+            ignored_external_ips: BTreeSet::new(),
             pending: BTreeMap::new(),
             taken: BTreeMap::new(),
             stats: Stats::default(),
@@ -84,6 +86,12 @@ impl PoolBundle {
     #[must_use]
     pub fn stats(&self) -> Stats {
         self.stats
+    }
+
+    /// Services with externalIPs that are not served, because the pool does not allow them.
+    #[must_use]
+    pub fn ignored_external_ips(&self) -> &BTreeSet<Arc<str>> {
+        &self.ignored_external_ips
     }
 
     /// Services of which something was left out, and what.
@@ -215,6 +223,7 @@ impl PoolBundle {
 
     fn compile_service(&mut self, name: &Arc<str>, inputs: &Inputs, tags: &mut Tags) -> Vec<(Key, Value)> {
         self.problems.remove(&**name);
+        self.ignored_external_ips.remove(name);
         let Some(service) = inputs.services.get(name) else { return Vec::new() };
         let slices: Vec<_> = inputs.slices.get(name).into_iter().flat_map(BTreeMap::values).collect();
         let claims = &self.claims;
@@ -227,6 +236,9 @@ impl PoolBundle {
             compiled.records.clear();
             compiled.problems =
                 vec![format!("it does not fit the bundle format ({error}): all of it is left out")];
+        }
+        if compiled.ignores_external_ips {
+            self.ignored_external_ips.insert(Arc::clone(name));
         }
         if !compiled.problems.is_empty() {
             self.problems.insert(name.to_string(), compiled.problems.join("; "));

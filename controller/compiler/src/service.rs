@@ -40,6 +40,8 @@ pub(crate) struct Compiled {
     pub(crate) records: Vec<(Key, Value)>,
     /// What was left out and why, for people.
     pub(crate) problems: Vec<String>,
+    /// It has externalIPs, which the pool does not allow.
+    pub(crate) ignores_external_ips: bool,
 }
 
 /// The kernel keys that a Service wants, sorted.
@@ -104,10 +106,7 @@ pub(crate) fn compile(
         }
     }
     health_check(owner, service, &wins, &mut out);
-    if !options.allow_external_ips && !service.external_ips.is_empty() {
-        out.problems
-            .push("externalIPs are not served: the pool has allowServiceExternalIPs: false".to_owned());
-    }
+    out.ignores_external_ips = !options.allow_external_ips && !service.external_ips.is_empty();
     report_bad_endpoints(bad, &mut out.problems);
     out.records.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
     out.records.dedup_by(|(a, _), (b, _)| a == b);

@@ -3,9 +3,9 @@
 mod common;
 
 use common::*;
-use rulecast_bundle::{Empty, GroupKind, Key, Value};
+use rulecast_bundle::{Empty, GroupId, GroupKind, Key, Proto, Scope, Value};
 use rulecast_compiler::Compiler;
-use rulecast_compiler::model::{Endpoint, Service};
+use rulecast_compiler::model::{Endpoint, Service, ServicePort};
 
 const VIP: &str = "172.30.0.1";
 
@@ -126,4 +126,39 @@ fn addresses_that_reach_into_the_node_are_left_out_and_reported() {
 
 fn problems(compiler: &Compiler) -> std::collections::BTreeMap<String, String> {
     compiler.pools().next().unwrap().1.problems().clone()
+}
+
+/// Endpoints at which UDP flows may stay although no new connection goes there.
+fn only_serving(endpoints: Vec<Endpoint>, service: Service, kind: GroupKind) -> Vec<String> {
+    let mut slice = slice(endpoints);
+    slice.ports[0].proto = Proto::Udp;
+    let ports = vec![ServicePort { proto: Proto::Udp, ..tcp("", 80) }];
+    let compiler = compile(Service { ports, ..service }, vec![slice]);
+    let id = GroupId { proto: Proto::Udp, ..group(VIP, kind) };
+    let is = |key: &Key| match key {
+        Key::Member { group, scope: Scope::Serving, addr, .. } if *group == id => Some(addr.to_string()),
+        _ => None,
+    };
+    records(&compiler).iter().filter_map(|(key, _)| is(key)).collect()
+}
+
+#[test]
+fn what_still_serves_is_listed_for_udp_flows() {
+    let all = || {
+        vec![
+            ready("10.1.0.1", "n1"),
+            terminating("10.1.0.2", "n2"),
+            Endpoint { terminating: false, ..terminating("10.1.0.3", "n2") },
+            Endpoint { serving: false, ..terminating("10.1.0.4", "n2") },
+        ]
+    };
+    let cluster = |list| only_serving(list, service(VIP), GroupKind::Cluster);
+    assert_eq!(cluster(all()), ["10.1.0.2", "10.1.0.3"], "the ready one is in the list of all nodes");
+    assert_eq!(cluster(all()[1..].to_vec()), ["10.1.0.3"], "so is the terminating one, with nothing ready");
+    let local = Service { internal_local: true, ..service(VIP) };
+    let everything = only_serving(all(), local, GroupKind::Local);
+    assert_eq!(everything, ["10.1.0.1", "10.1.0.2", "10.1.0.3"], "no list of all nodes");
+    let tcp = compile(service(VIP), vec![slice(all())]);
+    let serving = |key: &Key| matches!(key, Key::Member { scope: Scope::Serving, .. });
+    assert!(!records(&tcp).iter().any(|(key, _)| serving(key)), "TCP connections are left alone");
 }

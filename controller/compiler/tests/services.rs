@@ -7,7 +7,10 @@ use std::net::IpAddr;
 
 use common::*;
 use proptest::prelude::*;
-use rulecast_bundle::{Bundle, GroupKind, Key, LaneKey, MAX_LANE_KEYS, Part, Proto, Value};
+use rulecast_bundle::nft::{Ruleset, Statement};
+use rulecast_bundle::{
+    Bundle, GroupId, GroupKind, HealthCheck, Key, LaneKey, MAX_LANE_KEYS, Part, Proto, Value,
+};
 use rulecast_compiler::Compiler;
 use rulecast_compiler::model::{DetectLocal, Node, Options, Pool, Service, ServicePort, Slice};
 
@@ -264,4 +267,76 @@ fn options_that_do_not_fit_the_format_leave_the_rules_as_they_were() {
     assert!(
         compiler.pool_mut("default").unwrap().problems()["the pool's options"].contains("previous ones stay")
     );
+}
+
+#[test]
+fn external_ips_that_are_not_allowed_are_left_out_and_told() {
+    let with = Service { external_ips: vec![ip("9.9.9.9")], ..service("172.30.0.1") };
+    let mut compiler = compile(with.clone(), vec![]);
+    assert!(compiler.pool_mut("default").unwrap().ignored_external_ips().is_empty());
+    assert_eq!(keys(&compiler, "172.30.0.1", GroupKind::Cluster).len(), 2);
+    let options = Options { allow_external_ips: false, ..options() };
+    compiler.set_pool("default", Some(Pool { options, ..Pool::default() }));
+    compiler.compile();
+    assert_eq!(keys(&compiler, "172.30.0.1", GroupKind::Cluster), [key(0, Some("172.30.0.1"), 80)]);
+    let pool = compiler.pool_mut("default").unwrap();
+    assert_eq!(pool.ignored_external_ips().iter().map(|s| &**s).collect::<Vec<_>>(), ["ns/web"]);
+    assert!(pool.problems().is_empty(), "nothing is wrong with the Service");
+    compiler.set_service("ns/web", Some(Service { external_ips: vec![], ..with }));
+    compiler.compile();
+    assert!(compiler.pool_mut("default").unwrap().ignored_external_ips().is_empty());
+}
+
+#[test]
+fn a_health_check_counts_the_local_lists_also_where_no_traffic_uses_them() {
+    // A load balancer without an address yet, and without nodePorts.
+    let bare = Service { external_local: true, health_check_node_port: Some(32000), ..service("172.30.0.1") };
+    let compiler = compile(bare, vec![]);
+    let id = GroupId { addr: ip("172.30.0.1"), port: 80, proto: Proto::Tcp, kind: GroupKind::Local };
+    let check = HealthCheck { owner: "ns/web".to_owned(), groups: vec![id] };
+    assert!(records(&compiler).contains(&(Key::HealthCheck(32000), Value::HealthCheck(check))));
+    assert!(keys(&compiler, "172.30.0.1", GroupKind::Local).is_empty());
+}
+
+#[test]
+fn each_way_of_local_detection_masquerades_and_short_cuts_by_its_own_statement() {
+    let rules = |detect_local: DetectLocal, masquerade_all: bool| {
+        let mut compiler = compile(service("172.30.0.1"), vec![]);
+        let options = Options { detect_local, masquerade_all, ..Options::default() };
+        compiler.set_pool("default", Some(Pool { options, ..Pool::default() }));
+        compiler.compile();
+        let rules = records(&compiler).into_iter().find_map(|(key, value)| {
+            assert_eq!(Value::decode(&key, &value.encode(&key)).as_ref(), Ok(&value), "{key:?}");
+            if let Value::Rules(rules) = value { Some(*rules) } else { None }
+        });
+        rules.expect("rules of IPv4")
+    };
+    let is_local = |s: &Statement| {
+        let (Statement::InPrefix { negate, .. }
+        | Statement::FromPods { negate }
+        | Statement::InputInterface { negate, .. }) = s
+        else {
+            return None;
+        };
+        Some(*negate)
+    };
+    let chain = |rules: &Ruleset, name: &str| -> Vec<bool> {
+        let chain = rules.chains.iter().find(|c| c.name.as_str() == name).unwrap();
+        chain.rules.iter().flatten().filter_map(is_local).collect()
+    };
+    let name = "cbr0".to_owned();
+    for (detect, tests) in [
+        (DetectLocal::None, 0),
+        (DetectLocal::ClusterCidr(vec![(ip("10.0.0.0"), 8), (ip("11.0.0.0"), 8), (ip("fd00:10::"), 32)]), 2),
+        (DetectLocal::NodeCidr, 1),
+        (DetectLocal::BridgeInterface(name.clone()), 1),
+        (DetectLocal::InterfaceNamePrefix(name), 1),
+    ] {
+        let base = rules(detect.clone(), false);
+        assert_eq!(chain(&base, "services"), vec![true; tests], "{detect:?}");
+        assert_eq!(chain(&base, "local-policy-ips"), vec![false; tests], "{detect:?}");
+        let all = rules(detect.clone(), true);
+        assert!(chain(&all, "services").is_empty(), "everything is masqueraded");
+        assert_eq!(chain(&all, "local-policy-ips"), vec![false; tests], "{detect:?}");
+    }
 }
