@@ -7,6 +7,7 @@
 pub mod addresses;
 pub mod applier;
 pub mod backend;
+pub mod health_checks;
 pub mod http;
 pub mod memory;
 pub mod metrics;
@@ -16,4 +17,5 @@ pub mod run;
 pub mod source;
 pub mod status;
 pub mod store;
+pub mod sysctl;
 pub mod view;
