@@ -6,6 +6,10 @@ use std::time::Duration;
 
 use lexopt::prelude::*;
 
+/// kube-proxy's ports.
+const HEALTHZ_PORT: u16 = 10256;
+const METRICS_PORT: u16 = 10249;
+
 /// What `--help` prints.
 pub(crate) const HELP: &str = "\
 rulecast-node: applies one pool's rule bundle to this node's kernel
@@ -26,6 +30,8 @@ OPTIONS
   --kubeconfig FILE                 how to reach the API server (default: $KUBECONFIG, else the pod's own)
   --state-dir DIR                   where the last good bundle is kept (default: /var/lib/rulecast)
   --healthz-bind-address ADDR       /healthz, /livez, /metrics (default: 0.0.0.0:10256; '' for none)
+  --metrics-bind-address ADDR       /metrics, /proxyMode (default: 127.0.0.1:10249; '' for none)
+  --bind-address-hard-fail          end when one of these addresses is taken, instead of trying again
   --report-interval SECONDS         least time between reports of new versions (default: 10)
   --once                            apply one version and exit
   --log-level LEVEL                 error, warn, info, debug or trace (default: info)
@@ -66,6 +72,10 @@ pub(crate) struct Options {
     pub(crate) state_dir: PathBuf,
     /// `--healthz-bind-address`.
     pub(crate) healthz: Option<SocketAddr>,
+    /// `--metrics-bind-address`.
+    pub(crate) metrics: Option<SocketAddr>,
+    /// `--bind-address-hard-fail`.
+    pub(crate) hard_fail: bool,
     /// `--report-interval`.
     pub(crate) report_interval: Duration,
     /// `--once`.
@@ -82,7 +92,9 @@ impl Default for Options {
             bundle_dir: None,
             kubeconfig: None,
             state_dir: "/var/lib/rulecast".into(),
-            healthz: Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 10256)),
+            healthz: Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), HEALTHZ_PORT)),
+            metrics: Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), METRICS_PORT)),
+            hard_fail: false,
             report_interval: Duration::from_secs(10),
             once: false,
             log_level: tracing::Level::INFO,
@@ -105,10 +117,12 @@ pub(crate) fn parse(mut parser: lexopt::Parser) -> Result<Command, lexopt::Error
             Long("kubeconfig") => options.kubeconfig = Some(parser.value()?.into()),
             Long("state-dir") => options.state_dir = parser.value()?.into(),
             Long("healthz-bind-address") => {
-                let text = parser.value()?.string()?;
-                options.healthz =
-                    if text.is_empty() { None } else { Some(text.parse().map_err(|_| address(&text))?) };
+                options.healthz = address("healthz", &parser.value()?.string()?, HEALTHZ_PORT)?;
             }
+            Long("metrics-bind-address") => {
+                options.metrics = address("metrics", &parser.value()?.string()?, METRICS_PORT)?;
+            }
+            Long("bind-address-hard-fail") => options.hard_fail = true,
             Long("report-interval") => {
                 options.report_interval = Duration::from_secs(parser.value()?.parse()?);
             }
@@ -138,8 +152,15 @@ fn pool(name: String) -> Result<String, lexopt::Error> {
     }
 }
 
-fn address(text: &str) -> lexopt::Error {
-    format!("--healthz-bind-address {text:?}: ADDRESS:PORT is wanted, such as 0.0.0.0:10256").into()
+/// An address to listen on; none for an empty text. kube-proxy's flags take addresses without a port too.
+fn address(what: &str, text: &str, port: u16) -> Result<Option<SocketAddr>, lexopt::Error> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let ip = |_| text.parse().map(|ip| SocketAddr::new(ip, port));
+    let refused =
+        |_| format!("--{what}-bind-address {text:?}: ADDRESS:PORT is wanted, such as 127.0.0.1:{port}");
+    Ok(Some(text.parse().or_else(ip).map_err(refused)?))
 }
 
 #[cfg(test)]
@@ -156,6 +177,17 @@ mod tests {
         let read = args(&["run", "--pool", "w", "--healthz-bind-address", "", "--once"]);
         assert_eq!(read, Ok(Command::Run(Box::new(expected))));
         assert_eq!(args(&[]), Ok(Command::Help));
+        let addr = |option, text| match args(&["run", option, text]) {
+            Ok(Command::Run(options)) => Ok((options.healthz, options.metrics)),
+            other => Err(format!("{other:?}")),
+        };
+        let (healthz, metrics) = (Options::default().healthz, Options::default().metrics);
+        let at = |text: &str| Some(text.parse().unwrap());
+        assert_eq!(addr("--metrics-bind-address", "[::1]:9"), Ok((healthz, at("[::1]:9"))));
+        assert_eq!(addr("--metrics-bind-address", "0.0.0.0"), Ok((healthz, at("0.0.0.0:10249"))));
+        assert_eq!(addr("--metrics-bind-address", ""), Ok((healthz, None)));
+        assert_eq!(addr("--healthz-bind-address", "::"), Ok((at("[::]:10256"), metrics)));
+        assert!(addr("--healthz-bind-address", "here:1").unwrap_err().contains("ADDRESS:PORT"));
         for bad in [&["run", "--pool", "../x"][..], &["run", "--nope"], &["fly"], &["run", "--pool", "A"]] {
             assert!(args(bad).is_err(), "{bad:?}");
         }

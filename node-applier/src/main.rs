@@ -8,6 +8,7 @@ use rulecast_connect::ClusterOptions;
 use rulecast_netlink::{AddressMonitor, Conntrack};
 use rulecast_node::applier::Applier;
 use rulecast_node::backend::BackendError;
+use rulecast_node::http::Pages;
 use rulecast_node::nftables::Nftables;
 use rulecast_node::run::{Local, Runner};
 use rulecast_node::source::Source;
@@ -102,8 +103,10 @@ async fn start(options: Options) -> anyhow::Result<()> {
     }
     // Before anything that may fail for want of a network: a node serves from disk whatever else is wrong.
     local.restore();
-    if let Some(addr) = options.healthz {
-        tokio::spawn(http::serve(http::bind(addr).await?, shared.clone()));
+    for (pages, addr) in [(Pages::Health, options.healthz), (Pages::Metrics, options.metrics)] {
+        if let Some(addr) = addr {
+            http::open(pages, addr, shared.clone(), options.hard_fail).await?;
+        }
     }
     if let Some(dir) = &options.bundle_dir {
         let source = Directory::new(dir, &options.pool);

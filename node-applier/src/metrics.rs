@@ -1,8 +1,15 @@
 //! Counters, and how Prometheus reads them: kube-proxy's names where they mean the same.
+//!
+//! kube-proxy's label `ip_family` is there where the families differ; rules of both are written in one transaction, so
+//! numbers about that have none. Two of its metrics are left out, because here they would mean nothing:
+//! `network_programming_duration_seconds` is counted from a time that bundles do not carry, and no clean-up can fail by
+//! itself (`nftables_cleanup_failures_total`), since chains and the rules that lead to them go in one transaction.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rulecast_bundle::nft::Family;
 
 use crate::applier::Report;
 
@@ -27,15 +34,39 @@ impl Histogram {
         self.sum += seconds;
     }
 
-    fn write(&self, out: &mut String, name: &str, help: &str) {
-        let _infallible = writeln!(out, "# HELP {name} {help}\n# TYPE {name} histogram");
+    /// The histogram's lines; `labels` are those beside `le`, as `key="value"`.
+    fn write(&self, out: &mut String, name: &str, labels: &str) {
+        let (and, all) = if labels.is_empty() {
+            (String::new(), String::new())
+        } else {
+            (format!("{labels},"), format!("{{{labels}}}"))
+        };
         for (bound, count) in BUCKETS.iter().zip(&self.counts) {
-            let _infallible = writeln!(out, "{name}_bucket{{le=\"{bound}\"}} {count}");
+            let _infallible = writeln!(out, "{name}_bucket{{{and}le=\"{bound}\"}} {count}");
         }
         let Self { count, sum, .. } = self;
-        let _infallible =
-            writeln!(out, "{name}_bucket{{le=\"+Inf\"}} {count}\n{name}_sum {sum}\n{name}_count {count}");
+        let _infallible = writeln!(out, "{name}_bucket{{{and}le=\"+Inf\"}} {count}");
+        let _infallible = writeln!(out, "{name}_sum{all} {sum}\n{name}_count{all} {count}");
     }
+}
+
+/// What is counted for each family.
+#[derive(Default)]
+struct PerFamily {
+    /// Reconciliations of conntrack, and the entries that they deleted.
+    conntrack: Histogram,
+    deleted_flows: u64,
+    /// Services without a local endpoint, by internal and external traffic policy Local.
+    no_local_endpoints: [usize; 2],
+}
+
+/// Changes that a version brings.
+#[derive(Default)]
+struct Queued {
+    sequence: u64,
+    at: Option<SystemTime>,
+    endpoints: u64,
+    services: u64,
 }
 
 /// What the node counts.
@@ -45,6 +76,10 @@ pub struct Metrics {
     full_syncs: Histogram,
     partial_syncs: Histogram,
     last_sync: Option<SystemTime>,
+    queued: Queued,
+    endpoint_changes: u64,
+    service_changes: u64,
+    families: [PerFamily; 2],
     sync_failures: u64,
     repairs: u64,
     refused: BTreeMap<&'static str, u64>,
@@ -64,6 +99,30 @@ impl Metrics {
         self.syncs.observe(report.took);
         if report.rebuilt { &mut self.full_syncs } else { &mut self.partial_syncs }.observe(report.took);
         self.last_sync = Some(SystemTime::now());
+    }
+
+    /// A version was read that brings these changes of endpoints (member records) and Services (group records). To be told
+    /// before it is applied; once it is in force, they are pending no longer. A version that is tried again counts once.
+    pub fn queued(&mut self, sequence: u64, endpoints: usize, services: usize) {
+        let (endpoints, services) = (endpoints as u64, services as u64);
+        if self.queued.at.is_none() || self.queued.sequence != sequence {
+            self.endpoint_changes += endpoints;
+            self.service_changes += services;
+        }
+        self.queued = Queued { sequence, at: Some(SystemTime::now()), endpoints, services };
+    }
+
+    /// The conntrack entries of a family were compared with the rules, which took so long and deleted so many.
+    pub fn conntrack_reconciled(&mut self, family: Family, took: Duration, deleted: usize) {
+        let family = &mut self.families[index(family)];
+        family.conntrack.observe(took);
+        family.deleted_flows += deleted as u64;
+    }
+
+    /// How many Service ports of a family have endpoints and none on this node, by the traffic policy Local that makes them
+    /// drop: the internal one and the external one.
+    pub fn no_local_endpoints(&mut self, family: Family, internal: usize, external: usize) {
+        self.families[index(family)].no_local_endpoints = [internal, external];
     }
 
     /// Rules were repaired after somebody else changed them.
@@ -101,60 +160,91 @@ impl Metrics {
             (&self.partial_syncs, "sync_partial_proxy_rules", "Time to write what changed."),
         ];
         for (histogram, name, help) in histograms {
-            histogram.write(&mut out, &format!("kubeproxy_{name}_duration_seconds"), help);
+            let name = format!("kubeproxy_{name}_duration_seconds");
+            head(&mut out, &name, "histogram", help);
+            histogram.write(&mut out, &name, "");
         }
-        let unix = |t: Option<SystemTime>| {
-            t.and_then(|t| t.duration_since(UNIX_EPOCH).ok()).map_or(0.0, |d| d.as_secs_f64())
-        };
-        let mut one = |name: &str, kind: &str, help: &str, value: &dyn std::fmt::Display| {
-            let _infallible = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}");
-        };
-        one(
-            "kubeproxy_sync_proxy_rules_last_timestamp_seconds",
-            "gauge",
-            "When rules were last written.",
-            &unix(self.last_sync),
-        );
-        one(
-            "kubeproxy_sync_proxy_rules_nftables_sync_failures_total",
-            "counter",
-            "Writes that the kernel refused.",
-            &self.sync_failures,
-        );
-        one("rulecast_node_bundle_sequence", "gauge", "The version in force.", &self.sequence);
-        one("rulecast_node_targets", "gauge", "Load-balancing targets in force.", &self.sizes.0);
-        one("rulecast_node_endpoints", "gauge", "Endpoints in force on this node.", &self.sizes.1);
-        one(
-            "rulecast_node_repairs_total",
-            "counter",
-            "Repairs after somebody else changed the rules.",
-            &self.repairs,
-        );
-        one(
-            "rulecast_node_source_errors_total",
-            "counter",
-            "Failed reads of the source.",
-            &self.source_errors,
-        );
-        one(
-            "rulecast_node_source_last_heard_timestamp_seconds",
-            "gauge",
-            "When the source last brought a version.",
-            &unix(self.heard),
-        );
+        self.write_changes(&mut out);
+        self.write_families(&mut out);
+        self.write_node(&mut out);
         self.write_labelled(&mut out);
         out
     }
 
+    /// What came, and what became of it.
+    fn write_changes(&self, out: &mut String) {
+        let Self { queued, .. } = self;
+        // The version that brought them is in force.
+        let done = queued.sequence == self.sequence;
+        let pending = |changes| if done { 0 } else { changes };
+        let name = |name| format!("kubeproxy_sync_proxy_rules_{name}");
+        one(
+            out,
+            &name("last_timestamp_seconds"),
+            "gauge",
+            "When rules were last written.",
+            &unix(self.last_sync),
+        );
+        let help = "When a version to be written was last read.";
+        one(out, &name("last_queued_timestamp_seconds"), "gauge", help, &unix(queued.at));
+        let help = "Changes of endpoints that are not in force.";
+        one(out, &name("endpoint_changes_pending"), "gauge", help, &pending(queued.endpoints));
+        let help = "Changes of endpoints so far.";
+        one(out, &name("endpoint_changes_total"), "counter", help, &self.endpoint_changes);
+        let help = "Changes of Services that are not in force.";
+        one(out, &name("service_changes_pending"), "gauge", help, &pending(queued.services));
+        let help = "Changes of Services so far.";
+        one(out, &name("service_changes_total"), "counter", help, &self.service_changes);
+        let help = "Writes that the kernel refused.";
+        one(out, &name("nftables_sync_failures_total"), "counter", help, &self.sync_failures);
+    }
+
+    /// What differs between the families.
+    fn write_families(&self, out: &mut String) {
+        let families = || ["IPv4", "IPv6"].into_iter().zip(&self.families);
+        let name = "kubeproxy_sync_proxy_rules_no_local_endpoints_total";
+        head(out, name, "gauge", "Service ports with traffic policy Local and no endpoint on this node.");
+        for (label, family) in families() {
+            for (policy, count) in ["internal", "external"].into_iter().zip(family.no_local_endpoints) {
+                let _infallible =
+                    writeln!(out, "{name}{{ip_family=\"{label}\",traffic_policy=\"{policy}\"}} {count}");
+            }
+        }
+        let name = "kubeproxy_conntrack_reconciler_sync_duration_seconds";
+        head(out, name, "histogram", "Time to compare conntrack entries with the rules.");
+        for (label, family) in families() {
+            family.conntrack.write(out, name, &format!("ip_family=\"{label}\""));
+        }
+        let name = "kubeproxy_conntrack_reconciler_deleted_entries_total";
+        head(out, name, "counter", "Conntrack entries deleted because their endpoint is gone.");
+        for (label, family) in families() {
+            let _infallible = writeln!(out, "{name}{{ip_family=\"{label}\"}} {}", family.deleted_flows);
+        }
+    }
+
+    /// What kube-proxy does not have.
+    fn write_node(&self, out: &mut String) {
+        let (targets, endpoints) = self.sizes;
+        one(out, "rulecast_node_bundle_sequence", "gauge", "The version in force.", &self.sequence);
+        one(out, "rulecast_node_targets", "gauge", "Load-balancing targets in force.", &targets);
+        one(out, "rulecast_node_endpoints", "gauge", "Endpoints in force on this node.", &endpoints);
+        let help = "Repairs after somebody else changed the rules.";
+        one(out, "rulecast_node_repairs_total", "counter", help, &self.repairs);
+        let help = "Failed reads of the source.";
+        one(out, "rulecast_node_source_errors_total", "counter", help, &self.source_errors);
+        let help = "When the source last brought a version.";
+        one(out, "rulecast_node_source_last_heard_timestamp_seconds", "gauge", help, &unix(self.heard));
+    }
+
     fn write_labelled(&self, out: &mut String) {
         let name = "rulecast_node_refused_total";
-        let _infallible = writeln!(out, "# HELP {name} Versions refused.\n# TYPE {name} counter");
+        head(out, name, "counter", "Versions refused.");
         for (reason, count) in &self.refused {
             let _infallible = writeln!(out, "{name}{{reason=\"{reason}\"}} {count}");
         }
         for check in ["healthz", "livez"] {
             let name = format!("kubeproxy_proxy_{check}_total");
-            let _infallible = writeln!(out, "# HELP {name} Answers to /{check}.\n# TYPE {name} counter");
+            head(out, &name, "counter", &format!("Answers to /{check}."));
             for ((_, code), count) in self.answers.iter().filter(|((c, _), _)| *c == check) {
                 let _infallible = writeln!(out, "{name}{{code=\"{code}\"}} {count}");
             }
@@ -162,33 +252,26 @@ impl Metrics {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn histograms_are_cumulative_and_named_as_kube_proxys() {
-        let mut metrics = Metrics::default();
-        for ms in [1, 30, 20_000] {
-            metrics.synced(&Report {
-                took: Duration::from_millis(ms),
-                rebuilt: ms > 100,
-                ..Report::default()
-            });
-        }
-        metrics.refused("Replay");
-        metrics.answered("healthz", 200);
-        let text = metrics.render();
-        for line in [
-            "kubeproxy_sync_proxy_rules_duration_seconds_bucket{le=\"0.001\"} 1",
-            "kubeproxy_sync_proxy_rules_duration_seconds_bucket{le=\"10\"} 2",
-            "kubeproxy_sync_proxy_rules_duration_seconds_bucket{le=\"+Inf\"} 3",
-            "kubeproxy_sync_full_proxy_rules_duration_seconds_count 1",
-            "kubeproxy_sync_partial_proxy_rules_duration_seconds_count 2",
-            "rulecast_node_refused_total{reason=\"Replay\"} 1",
-            "kubeproxy_proxy_healthz_total{code=\"200\"} 1",
-        ] {
-            assert!(text.lines().any(|l| l == line), "{line} in\n{text}");
-        }
+fn index(family: Family) -> usize {
+    match family {
+        Family::V4 => 0,
+        Family::V6 => 1,
     }
 }
+
+fn head(out: &mut String, name: &str, kind: &str, help: &str) {
+    let _infallible = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
+}
+
+/// A metric with one value.
+fn one(out: &mut String, name: &str, kind: &str, help: &str, value: &dyn std::fmt::Display) {
+    head(out, name, kind, help);
+    let _infallible = writeln!(out, "{name} {value}");
+}
+
+fn unix(at: Option<SystemTime>) -> f64 {
+    at.and_then(|at| at.duration_since(UNIX_EPOCH).ok()).map_or(0.0, |since| since.as_secs_f64())
+}
+
+#[cfg(test)]
+mod tests;

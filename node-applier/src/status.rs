@@ -62,10 +62,17 @@ impl Shared {
 }
 
 impl State {
-    /// Whether /healthz says 200: rules are in the kernel, the last attempt to write them did not fail, and the node is
-    /// not being drained. A source that is away changes nothing.
+    /// Whether the proxy does its work: rules are in the kernel, and the last attempt to write them did not fail. A source
+    /// that is away changes nothing, and whether the node is being drained is not asked, as with kube-proxy's
+    /// `serviceProxyHealthy`.
+    #[must_use]
+    pub fn proxy_healthy(&self) -> bool {
+        self.in_step
+    }
+
+    /// Whether /healthz says 200: the proxy does its work, and load balancers may send this node new connections.
     #[must_use]
     pub fn healthy(&self) -> bool {
-        self.in_step && !self.draining
+        self.proxy_healthy() && !self.draining
     }
 }
