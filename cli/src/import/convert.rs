@@ -70,6 +70,7 @@ struct Conversion {
 }
 
 const DEFAULT: &str = "kube-proxy's default";
+const LEFT_ALONE: &str = "left out, which leaves the node's setting alone";
 /// What a field says that does not count in this mode, and did not in kube-proxy.
 const OTHER_MODE: &str = "kube-proxy reads it in another mode only";
 
@@ -313,10 +314,8 @@ impl Conversion {
     fn number_or(&mut self, path: &str, max: u32, default: u32) -> Result<u32, Wrong> {
         if let Some(leaf) = self.leaves.given(path) {
             let number = leaf.number(max)?;
-            match number {
-                0 => {
-                    self.report.leaf(Fate::Carried, &leaf, "left out, which leaves the node's setting alone")
-                }
+            match (number, path) {
+                (0, "conntrack.maxPerCore") => self.report.leaf(Fate::Carried, &leaf, LEFT_ALONE),
                 _ => self.carried(&leaf),
             }
             return Ok(number);
@@ -333,11 +332,7 @@ impl Conversion {
                 match (timeout, default) {
                     (Some(_), _) => self.carried(&leaf),
                     (None, Some(_)) => {
-                        self.report.leaf(
-                            Fate::Carried,
-                            &leaf,
-                            "left out, which leaves the node's setting alone",
-                        );
+                        self.report.leaf(Fate::Carried, &leaf, LEFT_ALONE);
                     }
                     (None, None) => {}
                 }
