@@ -90,12 +90,14 @@ impl Conversion {
         };
         self.spec.mode = target.unwrap_or(self.from);
         let origin = if given.is_some() { String::new() } else { format!(", {DEFAULT} on Linux") };
-        let mut text = format!("{}{origin}", self.from);
-        if self.spec.mode != self.from {
-            text += &format!("; {} as asked for", self.spec.mode);
+        let more = if self.spec.mode != self.from {
+            format!("; {} as asked for", self.spec.mode)
         } else if self.spec.mode != Mode::Nftables {
-            text += "; docs/limits.md says which modes are published; --mode nftables asks for that one";
-        }
+            "; docs/limits.md says which modes are published; --mode nftables asks for that one".to_owned()
+        } else {
+            String::new()
+        };
+        let text = format!("{}{origin}{more}", self.from);
         self.report.add(Fate::Carried, "mode", text);
         if (self.from, self.spec.mode) == (Mode::Iptables, Mode::Nftables) {
             let text = "packets that connection tracking calls invalid: iptables drops them, nftables lets them pass; \

@@ -161,7 +161,7 @@ fn localhost_node_ports(leaves: &mut Leaves, report: &mut Report, from: Mode, to
             report.add(Fate::NotCarried, path, text);
         }
         (Mode::Iptables, Some(leaf)) => {
-            report.leaf(Fate::Carried, leaf, "rulecast never answers at loopback addresses")
+            report.leaf(Fate::Carried, leaf, "rulecast never answers at loopback addresses");
         }
         (_, Some(leaf)) => report.leaf(Fate::NotNeeded, leaf, "kube-proxy reads it in mode iptables only"),
         _ => {}
@@ -175,10 +175,9 @@ fn gate(leaf: &Leaf, report: &mut Report) -> Result<(), Wrong> {
     if GATES_WITHOUT_EFFECT.contains(&name) {
         report.leaf(Fate::NotNeeded, leaf, "changes nothing about the rules");
     } else if let Some((_, text)) = GATES_ALWAYS_ON.iter().find(|(gate, _)| *gate == name) {
-        match on {
-            true => report.leaf(Fate::NotNeeded, leaf, "always so in rulecast"),
-            false => report.leaf(Fate::NotCarried, leaf, text),
-        }
+        let (fate, text) =
+            if on { (Fate::NotNeeded, "always so in rulecast") } else { (Fate::NotCarried, *text) };
+        report.leaf(fate, leaf, text);
     } else if name == "KubeProxyNFTablesLocalhostNodePorts" && on {
         report.leaf(
             Fate::NotCarried,

@@ -94,7 +94,9 @@ fn look(object: &Value, place: &str, candidates: &mut Vec<Candidate>, seen: &mut
         }
         Some(kind) if kind.ends_with("List") => match object.get("items").and_then(Value::as_array) {
             Some(items) if !items.is_empty() => {
-                items.iter().for_each(|item| look(item, place, candidates, seen));
+                for item in items {
+                    look(item, place, candidates, seen);
+                }
             }
             _ => seen.push(format!("an empty {kind}")),
         },
