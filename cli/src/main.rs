@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, Parser, Subcommand};
 
 mod demo;
+mod import;
 
 /// Kubernetes Service rules as reviewed, versioned bundles.
 #[derive(Parser)]
@@ -22,6 +23,9 @@ enum Command {
         after_help = "Examples:\n  kubectl-rulecast demo\n  kubectl-rulecast demo --manifests manifests/samples/demo --keep ./demo-bundles"
     )]
     Demo(demo::Options),
+    /// Make rulecast's resources from another proxy's configuration.
+    #[command(subcommand)]
+    Import(import::Command),
     /// Print a completion script for a shell.
     #[command(
         after_help = "Examples:\n  source <(kubectl-rulecast completion bash)\n  kubectl-rulecast completion fish > ~/.config/fish/completions/kubectl-rulecast.fish"
@@ -34,16 +38,17 @@ enum Command {
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
-        Command::Demo(options) => demo::run(&options),
+        Command::Demo(options) => demo::run(&options).map(|()| ExitCode::SUCCESS),
+        Command::Import(command) => import::run(&command),
         Command::Completion { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "kubectl-rulecast", &mut script);
             let _closed_pipe = std::io::stdout().write_all(&script);
-            Ok(())
+            Ok(ExitCode::SUCCESS)
         }
     };
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             let _closed_pipe = writeln!(std::io::stderr(), "kubectl-rulecast: {error:#}");
             ExitCode::from(2)

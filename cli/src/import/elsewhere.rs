@@ -1,0 +1,195 @@
+//! The fields of `KubeProxyConfiguration` that no RulePool has: what they are for, and what to do instead.
+
+use rulecast_api::Mode;
+
+use super::leaves::{Leaf, Leaves, Wrong};
+use super::report::{Fate, Report};
+
+/// Fields whose value makes no difference: their path (and all below it) and why.
+const NOT_NEEDED: &[(&str, &str)] = &[
+    (
+        "clientConnection.kubeconfig",
+        "the applier uses its Pod's service account; its flag --kubeconfig names another way",
+    ),
+    ("clientConnection.acceptContentTypes", "each node watches a single object"),
+    ("clientConnection.contentType", "each node watches a single object"),
+    ("clientConnection.qps", "each node watches a single object"),
+    ("clientConnection.burst", "each node watches a single object"),
+    ("configSyncPeriod", "nothing is read again by the clock; a watch that ends is begun anew"),
+    ("portRange", "kube-proxy does not use it either"),
+    ("showHiddenMetricsForVersion", "about kube-proxy's own metrics"),
+    ("winkernel", "for Windows; keep kube-proxy on Windows nodes"),
+    ("windowsRunAsService", "for Windows; keep kube-proxy on Windows nodes"),
+    ("logging.flushFrequency", "log lines are written at once"),
+    ("logging.options", "log lines are written to standard error"),
+];
+
+/// Fields whose loss can be felt: their path, and what to do instead.
+const NOT_CARRIED: &[(&str, &str)] = &[
+    (
+        "hostnameOverride",
+        "is of one node; start the applier with --hostname-override, or set its NODE_NAME (the DaemonSet does)",
+    ),
+    (
+        "bindAddressHardFail",
+        "the applier does not start when it cannot listen for health checks, whatever this says",
+    ),
+    ("enableProfiling", "there are no profiles to read; /metrics has the times and sizes"),
+    (
+        "oomScoreAdj",
+        "kubelet sets it from the Pod's priority class: -997 with the system-node-critical of the DaemonSet",
+    ),
+    ("logging.format", "rulecast-controller has --log-format; the applier writes text"),
+    ("logging.verbosity", "rulecast-controller and rulecast-node have --log-level (debug is about 4)"),
+    ("logging.vmodule", "rulecast-controller and rulecast-node have --log-level for all of their parts"),
+];
+
+/// Feature gates that change nothing about the rules, or are always on in rulecast.
+const GATES_WITHOUT_EFFECT: &[&str] = &[
+    "APIResponseCompression",
+    "ClientsAllowCBOR",
+    "ClientsPreferCBOR",
+    "ComponentFlagz",
+    "ComponentSLIs",
+    "ComponentStatusz",
+    "ContextualLogging",
+    "DisableNodeKubeProxyVersion",
+    "InOrderInformers",
+    "InformerResourceVersion",
+    "KubeProxyIPVS",
+    "LoggingAlphaOptions",
+    "LoggingBetaOptions",
+    "MinimizeIPTablesRestore",
+    "NFTablesProxyMode",
+    "NativeHistograms",
+    "SupportIPVSProxyMode",
+    "WatchListClient",
+    "WinDSR",
+    "WinOverlay",
+];
+
+/// Feature gates whose behaviour rulecast always has: what to do where it was turned off.
+const GATES_ALWAYS_ON: &[(&str, &str)] = &[
+    ("KubeProxyDrainingTerminatingNodes", "a node that is being removed always fails /healthz"),
+    ("LoadBalancerIPMode", "ipMode of a load balancer's address is always honoured"),
+    (
+        "MultiCIDRServiceAllocator",
+        "ServiceCIDR objects are read where there are any; else list the ranges in serviceCIDRs",
+    ),
+    (
+        "PreferSameTrafficDistribution",
+        "hints for nodes are always honoured; take trafficDistribution from the Services",
+    ),
+    ("ServiceTrafficDistribution", "hints are always honoured; take trafficDistribution from the Services"),
+    ("TopologyAwareHints", "hints are always honoured; take trafficDistribution from the Services"),
+];
+
+/// Takes every field that has no counterpart in a pool and notes it.
+pub(super) fn note(leaves: &mut Leaves, report: &mut Report, from: Mode, to: Mode) -> Result<(), Wrong> {
+    for (fate, fields) in [(Fate::NotNeeded, NOT_NEEDED), (Fate::NotCarried, NOT_CARRIED)] {
+        for (path, text) in fields {
+            for leaf in leaves.below(path) {
+                report.leaf(fate, &leaf, text);
+            }
+        }
+    }
+    addresses(leaves, report)?;
+    localhost_node_ports(leaves, report, from, to)?;
+    for leaf in leaves.given_below("featureGates") {
+        gate(&leaf, report)?;
+    }
+    Ok(())
+}
+
+/// The addresses of kube-proxy itself.
+fn addresses(leaves: &mut Leaves, report: &mut Report) -> Result<(), Wrong> {
+    let mut v6 = false;
+    if let Some(leaf) = leaves.nonzero("bindAddress") {
+        let address = leaf.text()?;
+        v6 = address.contains(':');
+        match address {
+            "0.0.0.0" | "::" => {
+                report.leaf(Fate::NotNeeded, &leaf, "says nothing: the Node object has the address");
+            }
+            _ => {
+                let text = "rulecast takes the node's primary addresses from its Node object; kubelet's --node-ip sets them";
+                report.leaf(Fate::NotCarried, &leaf, text);
+            }
+        }
+    }
+    let instead = |address: &str| format!("start the applier with --healthz-bind-address {address}");
+    match leaves.nonzero("healthzBindAddress") {
+        Some(leaf) => match leaf.text()? {
+            "0.0.0.0:10256" | "0.0.0.0" => report.leaf(Fate::NotNeeded, &leaf, "the applier's default"),
+            address => report.leaf(Fate::NotCarried, &leaf, &instead(&with_port(address))),
+        },
+        None if v6 => {
+            let text = format!(
+                "[::]:10256, kube-proxy's default with an IPv6 bindAddress: {}",
+                instead("[::]:10256")
+            );
+            report.add(Fate::NotCarried, "healthzBindAddress", text);
+        }
+        None => {}
+    }
+    if let Some(leaf) = leaves.nonzero("metricsBindAddress") {
+        let text = "the applier serves /metrics beside /healthz, on port 10256; scrape it there";
+        report.leaf(Fate::NotCarried, &leaf, text);
+    }
+    Ok(())
+}
+
+/// kube-proxy adds its own port to an address without one.
+fn with_port(address: &str) -> String {
+    if address.parse::<std::net::IpAddr>().is_ok() {
+        return if address.contains(':') { format!("[{address}]:10256") } else { format!("{address}:10256") };
+    }
+    address.to_owned()
+}
+
+/// On unless it is turned off, in mode iptables and for IPv4.
+fn localhost_node_ports(leaves: &mut Leaves, report: &mut Report, from: Mode, to: Mode) -> Result<(), Wrong> {
+    let path = "iptables.localhostNodePorts";
+    let given = leaves.given(path);
+    let on = given.as_ref().map(Leaf::bool).transpose()?.unwrap_or(true);
+    match (from, &given) {
+        (Mode::Iptables, _) if on => {
+            let origin = if given.is_some() { "true" } else { "true, kube-proxy's default" };
+            let text = format!(
+                "{origin}: rulecast does not answer at 127.0.0.1:nodePort (mode {to}); use the node's own address or the cluster IP"
+            );
+            report.add(Fate::NotCarried, path, text);
+        }
+        (Mode::Iptables, Some(leaf)) => {
+            report.leaf(Fate::Carried, leaf, "rulecast never answers at loopback addresses");
+        }
+        (_, Some(leaf)) => report.leaf(Fate::NotNeeded, leaf, "kube-proxy reads it in mode iptables only"),
+        _ => {}
+    }
+    Ok(())
+}
+
+fn gate(leaf: &Leaf, report: &mut Report) -> Result<(), Wrong> {
+    let name = leaf.path.trim_start_matches("featureGates.");
+    let on = leaf.bool()?;
+    if GATES_WITHOUT_EFFECT.contains(&name) {
+        report.leaf(Fate::NotNeeded, leaf, "changes nothing about the rules");
+    } else if let Some((_, text)) = GATES_ALWAYS_ON.iter().find(|(gate, _)| *gate == name) {
+        let (fate, text) =
+            if on { (Fate::NotNeeded, "always so in rulecast") } else { (Fate::NotCarried, *text) };
+        report.leaf(fate, leaf, text);
+    } else if name == "KubeProxyNFTablesLocalhostNodePorts" && on {
+        report.leaf(
+            Fate::NotCarried,
+            leaf,
+            "rulecast does not answer at loopback addresses; use the node's own address",
+        );
+    } else {
+        report.leaf(
+            Fate::NotCarried,
+            leaf,
+            "rulecast has no such gate; find out whether Services depend on it",
+        );
+    }
+    Ok(())
+}
