@@ -100,6 +100,11 @@ impl<B: Backend> Applier<B> {
         (&mut self.flows, &self.node_addrs)
     }
 
+    /// See [`View::take_counts_changed`].
+    pub fn take_counts_changed(&mut self) -> bool {
+        self.view.take_counts_changed()
+    }
+
     /// The node's own addresses.
     pub fn node_addrs(&self) -> &[IpAddr] {
         &self.node_addrs

@@ -133,35 +133,34 @@ impl Flows {
         !self.due.is_empty()
     }
 
-    /// Looks at the flows to destinations that changed and forgets those whose endpoint does not serve. Returns how many. What
-    /// could not be read whole is due again.
+    /// Looks at the flows to destinations of a family that changed and forgets those whose endpoint does not serve. Returns
+    /// how many; none when nothing was due. What could not be read whole is due again.
     pub fn settle(
         &mut self,
         table: &mut dyn FlowTable,
+        family: Family,
         node_addrs: &[IpAddr],
-    ) -> Result<usize, rulecast_netlink::Error> {
-        let mut forgotten = 0;
-        for (v6, family) in [(false, Family::V4), (true, Family::V6)] {
-            let due: BTreeSet<Frontend> = self.due.iter().copied().filter(|f| f.v6 == v6).collect();
-            let dumps: Vec<Destinations> = match due.len() {
-                0 => continue,
-                1..=NARROW => due.iter().map(|frontend| frontend.destinations()).collect(),
-                _ => vec![Destinations::All],
-            };
-            let (mut stale, mut complete) = (Vec::new(), true);
-            for to in dumps {
-                complete &= table.flows(family, to, &mut |flow| {
-                    if self.frontend(flow.dest, &due, node_addrs).is_some_and(|f| self.is_stale(f, flow)) {
-                        stale.push(*flow);
-                    }
-                })?;
-            }
-            forgotten += table.forget(&stale)?;
-            if complete {
-                self.due.retain(|f| f.v6 != v6);
-            }
+    ) -> Result<Option<usize>, rulecast_netlink::Error> {
+        let v6 = family == Family::V6;
+        let due: BTreeSet<Frontend> = self.due.iter().copied().filter(|f| f.v6 == v6).collect();
+        let dumps: Vec<Destinations> = match due.len() {
+            0 => return Ok(None),
+            1..=NARROW => due.iter().map(|frontend| frontend.destinations()).collect(),
+            _ => vec![Destinations::All],
+        };
+        let (mut stale, mut complete) = (Vec::new(), true);
+        for to in dumps {
+            complete &= table.flows(family, to, &mut |flow| {
+                if self.frontend(flow.dest, &due, node_addrs).is_some_and(|f| self.is_stale(f, flow)) {
+                    stale.push(*flow);
+                }
+            })?;
         }
-        Ok(forgotten)
+        let forgotten = table.forget(&stale)?;
+        if complete {
+            self.due.retain(|f| f.v6 != v6);
+        }
+        Ok(Some(forgotten))
     }
 
     fn frontend(

@@ -8,14 +8,16 @@ use rulecast_connect::ClusterOptions;
 use rulecast_netlink::{AddressMonitor, Conntrack};
 use rulecast_node::applier::Applier;
 use rulecast_node::backend::BackendError;
+use rulecast_node::health_checks::HealthChecks;
 use rulecast_node::http::Pages;
 use rulecast_node::nftables::Nftables;
-use rulecast_node::run::{Local, Runner};
+use rulecast_node::run::{Edges, Local, Runner};
 use rulecast_node::source::Source;
 use rulecast_node::source::cluster::Cluster;
 use rulecast_node::source::directory::Directory;
 use rulecast_node::status::Shared;
 use rulecast_node::store::Store;
+use rulecast_node::sysctl::Sysctls;
 use rulecast_node::{http, memory, report};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
@@ -93,14 +95,7 @@ async fn start(options: Options) -> anyhow::Result<()> {
     let applier = Applier::new(&node, &options.pool, Mode::Nftables, backend, store);
     info!(node, pool = options.pool, version = env!("CARGO_PKG_VERSION"), "starting");
     let shared = Shared::default();
-    let mut local = Local::new(applier, shared.clone());
-    match Conntrack::open() {
-        Ok(table) => local = local.with_flow_table(table),
-        Err(error) => warn!(%error, "UDP flows stay with endpoints that are gone until they are quiet"),
-    }
-    if let Ok(monitor) = AddressMonitor::open() {
-        local = local.with_address_monitor(monitor);
-    }
+    let mut local = Local::new(applier, shared.clone()).with_edges(edges(&shared, options.once));
     // Before anything that may fail for want of a network: a node serves from disk whatever else is wrong.
     local.restore();
     for (pages, addr) in [(Pages::Health, options.healthz), (Pages::Metrics, options.metrics)] {
@@ -137,6 +132,18 @@ async fn follow(local: Local<Nftables>, source: impl Source, once: bool) -> anyh
         .await;
     info!("stopping; the rules stay in force");
     Ok(())
+}
+
+fn edges(shared: &Shared, once: bool) -> Edges {
+    let mut edges = Edges { sysctls: Some(Sysctls::default()), ..Edges::default() };
+    match Conntrack::open() {
+        Ok(table) => edges.flows = Some(Box::new(table)),
+        Err(error) => warn!(%error, "UDP flows stay with endpoints that are gone until they are quiet"),
+    }
+    edges.addresses = AddressMonitor::open().ok();
+    // A program that ends after one version serves nobody.
+    edges.health_checks = (!once).then(|| HealthChecks::new(shared.clone()));
+    edges
 }
 
 fn node_name(option: Option<String>) -> anyhow::Result<String> {

@@ -1,11 +1,13 @@
 //! The applier's life: restore, then follow the source, repair, report.
 
+mod edges;
 mod local;
 
 use rulecast_bundle::{Head, Refusal, Way};
 use tokio::time::{Duration, Instant, Interval, MissedTickBehavior, interval};
 use tracing::{info, warn};
 
+pub use edges::Edges;
 pub use local::Local;
 
 use crate::applier::ApplyError;

@@ -3,14 +3,14 @@
 //! Resolving is filtering. The node knows its own tag and, from its node fact, its zone; it keeps the members that are
 //! for all nodes, for its zone or for itself, and forgets the others.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use rulecast_bundle::nft::{Family, Ruleset};
+use rulecast_bundle::nft::{Family, NodeAddresses, Ruleset};
 use rulecast_bundle::{
     Bundle, Change, Empty, Group, GroupId, HealthCheck, Key, LaneKey, Member, Name, NodeFact, Part, Scope,
-    Settings, Tag, Value,
+    Settings, Tag, Value, prefix_contains,
 };
 
 mod counts;
@@ -100,6 +100,9 @@ pub struct View {
     targets: HashMap<GroupId, Target>,
     elements: BTreeSet<Element>,
     health_checks: BTreeMap<u16, HealthCheck>,
+    /// The groups that health checks count, and whether any of this changed.
+    counted: HashSet<GroupId>,
+    counts_changed: bool,
     settings: Settings,
     counts: Counts,
 }
@@ -137,6 +140,8 @@ impl View {
             targets: HashMap::new(),
             elements: BTreeSet::new(),
             health_checks: BTreeMap::new(),
+            counted: HashSet::new(),
+            counts_changed: true,
             settings: Settings::default(),
             counts: Counts::default(),
         };
@@ -179,10 +184,10 @@ impl View {
                     touched.removed.insert(element);
                 }
             }
-            (Key::HealthCheck(port), Some(Value::HealthCheck(check))) => {
-                self.health_checks.insert(port, check);
+            (Key::HealthCheck(port), value) => {
+                let check = value.and_then(|v| if let Value::HealthCheck(c) = v { Some(c) } else { None });
+                self.set_health_check(port, check);
             }
-            (Key::HealthCheck(port), _) => drop(self.health_checks.remove(&port)),
             (Key::Settings, Some(Value::Settings(settings))) => self.settings = settings,
             (Key::Settings, _) => self.settings = Settings::default(),
             (Key::Group(id), value) => {
@@ -213,6 +218,17 @@ impl View {
         self.fact = fact;
     }
 
+    fn set_health_check(&mut self, port: u16, check: Option<HealthCheck>) {
+        self.counts_changed = true;
+        for id in self.health_checks.remove(&port).into_iter().flat_map(|old| old.groups) {
+            self.counted.remove(&id);
+        }
+        if let Some(check) = check {
+            self.counted.extend(&check.groups);
+            self.health_checks.insert(port, check);
+        }
+    }
+
     fn list_of(&self, scope: Scope) -> Option<usize> {
         match scope {
             Scope::All => Some(0),
@@ -224,6 +240,7 @@ impl View {
 
     fn change_target(&mut self, id: GroupId, touched: &mut Touched, change: impl FnOnce(&mut Target)) {
         touched.targets.insert(id);
+        self.counts_changed |= self.counted.contains(&id);
         let rules = self.rules[index(id.family())].as_deref();
         let target = self.targets.entry(id).or_default();
         self.counts.remove(rules, &id, target);
@@ -278,6 +295,11 @@ impl View {
         &self.settings
     }
 
+    /// Whether [`Self::health_checks`] may differ from what it was at the last call of this.
+    pub fn take_counts_changed(&mut self) -> bool {
+        std::mem::take(&mut self.counts_changed)
+    }
+
     /// The Services with a healthCheckNodePort, with the number of their ready endpoints on this node in both families. As
     /// with kube-proxy an address counts once, whatever the number of ports.
     pub fn health_checks(&self) -> impl Iterator<Item = (u16, &str, [usize; 2])> {
@@ -299,6 +321,26 @@ impl View {
             };
             (*port, check.owner.as_str(), counts)
         })
+    }
+
+    /// The node's addresses that answer nodePorts, of those that it has; none: all but loopback do.
+    #[must_use]
+    pub fn node_port_addrs(&self, family: Family, node_addrs: &[IpAddr]) -> Option<BTreeSet<IpAddr>> {
+        let NodeAddresses { primary, prefixes, .. } = self.rules(family)?.node_addresses.as_ref()?;
+        let own = node_addrs.iter().copied().filter(|a| Family::of(*a) == family && !a.is_loopback());
+        let inside = |a: &IpAddr| prefixes.iter().any(|prefix| prefix_contains(*prefix, *a));
+        Some(match self.primary(family) {
+            Some(addr) if *primary => own.filter(inside).chain([addr]).collect(),
+            // As with kube-proxy: of a family in which the node has no primary address, all answer.
+            None if *primary => own.collect(),
+            _ => own.filter(inside).collect(),
+        })
+    }
+
+    /// The node's primary address of a family.
+    #[must_use]
+    pub fn primary(&self, family: Family) -> Option<IpAddr> {
+        self.fact.addrs.iter().copied().find(|a| Family::of(*a) == family)
     }
 
     /// What the bundle says of this node.

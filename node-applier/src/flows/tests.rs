@@ -85,7 +85,7 @@ impl Node {
     }
 
     fn settle(&mut self, table: &mut Fake) -> Vec<String> {
-        self.flows.settle(table, &[ip(NODE)]).unwrap();
+        self.flows.settle(table, Family::V4, &[ip(NODE)]).unwrap();
         table.left()
     }
 }

@@ -56,7 +56,7 @@ pub(super) fn rebuild(
     }
     sources::wanted(&mut table, view, &Touched { fact: true, ..Touched::default() }).add(batch, &table);
     if let Some(set) = table.layout.node_addresses {
-        table.node_addrs = table.wanted_node_addrs(view.fact(), node_addrs);
+        table.node_addrs = table.wanted_node_addrs(view, node_addrs);
         for addr in &table.node_addrs {
             let key = Key::new().addr(*addr);
             batch.add_element(family, table.layout.set(set).name.as_str(), &key, Value::None);

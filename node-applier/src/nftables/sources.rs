@@ -29,7 +29,7 @@ pub(super) fn wanted(table: &mut Table, view: &View, touched: &Touched) -> Sourc
     } else {
         touched.added.iter().chain(&touched.removed).filter(of_set).map(|e| vip(&e.2)).collect()
     };
-    let primary = table.primary(view.fact());
+    let primary = view.primary(table.layout.family);
     let wanted: BTreeSet<Vec<Part>> =
         vips.iter().filter_map(|vip| own_source(table, view, &set, vip, primary?)).collect();
     let had = |e: &&Vec<Part>| touched.fact || vips.contains(vip(e));

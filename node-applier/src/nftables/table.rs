@@ -4,14 +4,14 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::time::Instant;
 
-use rulecast_bundle::nft::{Family, NodeAddresses};
-use rulecast_bundle::{GroupId, NodeFact, Part, prefix_contains};
+use rulecast_bundle::{GroupId, Part};
 use rulecast_netlink::{Batch, Key};
 
 use super::chains::Chains;
 use super::layout::{Layout, SetId};
 use super::target::{Installed, PortId};
 use crate::backend::BackendError;
+use crate::view::View;
 
 /// A table as it is in the kernel.
 pub(super) struct Table {
@@ -42,24 +42,8 @@ impl Table {
     }
 
     /// The addresses that answer nodePorts, of those that the node has.
-    pub(super) fn wanted_node_addrs(&self, fact: &NodeFact, node_addrs: &[IpAddr]) -> BTreeSet<IpAddr> {
-        let Some(NodeAddresses { primary, prefixes, .. }) = &self.layout.rules.node_addresses else {
-            return BTreeSet::new();
-        };
-        let own = node_addrs.iter().filter(|a| Family::of(**a) == self.layout.family && !a.is_loopback());
-        let inside = own.clone().filter(|a| prefixes.iter().any(|p| prefix_contains(*p, **a)));
-        let wanted: BTreeSet<IpAddr> = match self.primary(fact) {
-            Some(addr) if *primary => inside.copied().chain([addr]).collect(),
-            // As with kube-proxy: of a family in which the node has no primary address, all answer.
-            None if *primary => return own.copied().collect(),
-            _ => inside.copied().collect(),
-        };
-        wanted
-    }
-
-    /// The node's primary address of this family.
-    pub(super) fn primary(&self, fact: &NodeFact) -> Option<IpAddr> {
-        fact.addrs.iter().copied().find(|a| Family::of(*a) == self.layout.family)
+    pub(super) fn wanted_node_addrs(&self, view: &View, node_addrs: &[IpAddr]) -> BTreeSet<IpAddr> {
+        view.node_port_addrs(self.layout.family, node_addrs).unwrap_or_default()
     }
 
     /// Deletes what Service ports had for a session affinity that they no longer have, of those that are known since

@@ -221,7 +221,7 @@ pub(super) fn add(
 
 fn node_addresses(batch: &mut Batch, table: &mut Table, view: &View, node_addrs: &[IpAddr]) {
     let Some(set) = table.layout.node_addresses else { return };
-    let wanted = table.wanted_node_addrs(view.fact(), node_addrs);
+    let wanted = table.wanted_node_addrs(view, node_addrs);
     let (name, family) = (table.layout.set(set).name.as_str(), table.layout.family);
     for addr in table.node_addrs.difference(&wanted) {
         batch.delete_element(family, name, &Key::new().addr(*addr));

@@ -3,22 +3,18 @@
 use std::time::SystemTime;
 
 use rulecast_bundle::{Head, Way};
-use rulecast_netlink::AddressMonitor;
 use tokio::time::{Duration, Instant};
 use tracing::{debug, error, info, warn};
 
+use super::edges::{self, Edges};
 use crate::addresses;
 use crate::applier::{Applier, ApplyError, Report};
 use crate::backend::Backend;
-use crate::flows::FlowTable;
 use crate::source::SourceError;
 use crate::status::Shared;
 
 /// A repair that failed is tried again after twice the time it was before, up to this.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
-
-/// UDP flows are looked at once in this time at most: conntrack goes through its whole table for it.
-const SETTLE_FLOWS: Duration = Duration::from_secs(1);
 
 /// There is nothing more to do about a head.
 pub(super) struct AlreadySaid;
@@ -30,36 +26,19 @@ pub struct Local<B> {
     /// Repairs that failed one after the other, and when to try the next.
     failures: u32,
     next_repair: Instant,
-    flow_table: Option<Box<dyn FlowTable>>,
-    next_settle: Instant,
-    addresses: Option<AddressMonitor>,
+    edges: Edges,
 }
 
 impl<B: Backend> Local<B> {
     /// Puts the parts together.
     pub fn new(applier: Applier<B>, shared: Shared) -> Self {
-        let now = Instant::now();
-        Self {
-            applier,
-            shared,
-            failures: 0,
-            next_repair: now,
-            flow_table: None,
-            next_settle: now,
-            addresses: None,
-        }
+        Self { applier, shared, failures: 0, next_repair: Instant::now(), edges: Edges::default() }
     }
 
-    /// Moves UDP flows whose endpoint is gone.
+    /// With what it does beside rules.
     #[must_use]
-    pub fn with_flow_table(self, table: impl FlowTable + 'static) -> Self {
-        Self { flow_table: Some(Box::new(table)), ..self }
-    }
-
-    /// Hears of changed addresses before it next looks.
-    #[must_use]
-    pub fn with_address_monitor(self, monitor: AddressMonitor) -> Self {
-        Self { addresses: Some(monitor), ..self }
+    pub fn with_edges(self, edges: Edges) -> Self {
+        Self { edges, ..self }
     }
 
     /// What is told.
@@ -114,6 +93,11 @@ impl<B: Backend> Local<B> {
     }
 
     pub(super) fn offer(&mut self, head: &Head, way: Way) -> Result<(), ApplyError> {
+        if let Way::Deltas(deltas) = &way {
+            let (endpoints, services) =
+                deltas.iter().map(|d| edges::count(&d.changes)).fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1));
+            self.shared.lock().1.queued(head.sequence, endpoints, services);
+        }
         let report = self.applier.offer(head.clone(), way)?;
         {
             let (state, _) = &mut *self.shared.lock();
@@ -134,24 +118,8 @@ impl<B: Backend> Local<B> {
     /// What is done every half second.
     pub(super) fn tick(&mut self) {
         self.watch_rules();
-        self.settle_flows();
-        // A monitor that fails is no loss: addresses are looked at now and then all the same.
-        if self.addresses.as_mut().is_some_and(|monitor| monitor.changed().unwrap_or(true)) {
+        if self.edges.tick(&mut self.applier, &self.shared) {
             self.watch_addresses();
-        }
-    }
-
-    fn settle_flows(&mut self) {
-        let Some(table) = &mut self.flow_table else { return };
-        let now = Instant::now();
-        let (flows, node_addrs) = self.applier.flows_mut();
-        if !flows.is_due() || now < self.next_settle {
-            return;
-        }
-        self.next_settle = now + SETTLE_FLOWS;
-        match flows.settle(&mut **table, node_addrs) {
-            Ok(forgotten) => debug!(forgotten, "looked at UDP flows"),
-            Err(error) => warn!(%error, "UDP flows to endpoints that are gone may stay there; trying again"),
         }
     }
 
@@ -177,13 +145,16 @@ impl<B: Backend> Local<B> {
 
     pub(super) fn watch_addresses(&mut self) {
         let Some(addrs) = addresses::of_this_node() else { return };
+        if addrs == self.applier.node_addrs() {
+            return;
+        }
         if let Err(error) = self.applier.set_node_addrs(addrs) {
             self.failed(&error, None);
         }
+        self.edges.serve_health_checks(&self.applier);
     }
 
     fn applied(&mut self, report: &Report, what: &str) {
-        self.settle_flows();
         let sequence = self.applier.head().map(|h| h.sequence);
         info!(
             sequence,
@@ -195,7 +166,8 @@ impl<B: Backend> Local<B> {
         );
         let view = self.applier.view();
         let sizes = (view.counts().targets, view.counts().members);
-        let (state, metrics) = &mut *self.shared.lock();
+        let mut guard = self.shared.lock();
+        let (state, metrics) = &mut *guard;
         state.head = self.applier.head().map(|h| Head { delta: String::new(), ..h.clone() });
         state.applied_at = Some(SystemTime::now());
         state.in_step = self.applier.in_step();
@@ -205,6 +177,8 @@ impl<B: Backend> Local<B> {
         metrics.synced(report);
         metrics.sequence = sequence.unwrap_or_default();
         metrics.sizes = sizes;
+        drop(guard);
+        self.edges.follow(&mut self.applier, &self.shared);
     }
 
     pub(super) fn failed(&self, problem: &ApplyError, head: Option<&Head>) {
