@@ -93,11 +93,10 @@ impl Sysctls {
     fn set(&self, name: &str, value: u64) -> Result<(), String> {
         let path = self.proc_sys.join("net/netfilter").join(name);
         change(&path, |now| now != value, value).map_err(|error| {
-            let mut advice =
-                format!("run 'sysctl -w net.netfilter.{name}={value}' on the node, or set it to 0");
-            if error.kind() == io::ErrorKind::NotFound {
-                advice = "load the module nf_conntrack first".to_owned();
-            }
+            let advice = match error.kind() {
+                io::ErrorKind::NotFound => "load the module nf_conntrack first".to_owned(),
+                _ => format!("run 'sysctl -w net.netfilter.{name}={value}' on the node, or set it to 0"),
+            };
             format!("cannot set net.netfilter.{name} to {value} ({error}): {advice}")
         })
     }
