@@ -8,6 +8,7 @@ use rulecast_connect::ClusterOptions;
 use rulecast_netlink::{AddressMonitor, Conntrack};
 use rulecast_node::applier::Applier;
 use rulecast_node::backend::BackendError;
+use rulecast_node::flows::FlowTable;
 use rulecast_node::health_checks::HealthChecks;
 use rulecast_node::http::Pages;
 use rulecast_node::nftables::Nftables;
@@ -17,7 +18,6 @@ use rulecast_node::source::cluster::Cluster;
 use rulecast_node::source::directory::Directory;
 use rulecast_node::status::Shared;
 use rulecast_node::store::Store;
-use rulecast_node::sysctl::Sysctls;
 use rulecast_node::{http, memory, report};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
@@ -135,15 +135,16 @@ async fn follow(local: Local<Nftables>, source: impl Source, once: bool) -> anyh
 }
 
 fn edges(shared: &Shared, once: bool) -> Edges {
-    let mut edges = Edges { sysctls: Some(Sysctls::default()), ..Edges::default() };
-    match Conntrack::open() {
-        Ok(table) => edges.flows = Some(Box::new(table)),
-        Err(error) => warn!(%error, "UDP flows stay with endpoints that are gone until they are quiet"),
-    }
-    edges.addresses = AddressMonitor::open().ok();
+    let table: Option<Box<dyn FlowTable>> = match Conntrack::open() {
+        Ok(table) => Some(Box::new(table)),
+        Err(error) => {
+            warn!(%error, "UDP flows stay with endpoints that are gone until they are quiet");
+            None
+        }
+    };
     // A program that ends after one version serves nobody.
-    edges.health_checks = (!once).then(|| HealthChecks::new(shared.clone()));
-    edges
+    let health_checks = (!once).then(|| HealthChecks::new(shared.clone()));
+    Edges::new(table, AddressMonitor::open().ok(), health_checks)
 }
 
 fn node_name(option: Option<String>) -> anyhow::Result<String> {

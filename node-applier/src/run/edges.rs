@@ -25,13 +25,13 @@ const SETTLE_FLOWS: Duration = Duration::from_secs(1);
 #[derive(Default)]
 pub struct Edges {
     /// Where UDP flows are forgotten.
-    pub flows: Option<Box<dyn FlowTable>>,
+    flows: Option<Box<dyn FlowTable>>,
     /// Who tells that the node's addresses changed.
-    pub addresses: Option<AddressMonitor>,
+    addresses: Option<AddressMonitor>,
     /// The servers of healthCheckNodePorts.
-    pub health_checks: Option<HealthChecks>,
+    health_checks: Option<HealthChecks>,
     /// Where settings are written.
-    pub sysctls: Option<Sysctls>,
+    sysctls: Option<Sysctls>,
     /// When flows may be looked at again.
     next_settle: Option<Instant>,
     /// What was asked for when settings were written last.
@@ -41,6 +41,17 @@ pub struct Edges {
 }
 
 impl Edges {
+    /// With a conntrack table and a way to hear of changed addresses, where there are such, and with servers for health
+    /// checks, unless the program ends before somebody could ask.
+    #[must_use]
+    pub fn new(
+        flows: Option<Box<dyn FlowTable>>,
+        addresses: Option<AddressMonitor>,
+        health_checks: Option<HealthChecks>,
+    ) -> Self {
+        Self { flows, addresses, health_checks, sysctls: Some(Sysctls::default()), ..Self::default() }
+    }
+
     /// Follows a version that came into force.
     pub(super) fn follow<B: Backend>(&mut self, applier: &mut Applier<B>, shared: &Shared) {
         self.settle_flows(applier, shared);
