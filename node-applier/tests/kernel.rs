@@ -417,7 +417,7 @@ fn clients_of_endpoints_that_left_are_forgotten() {
         // As packets would have remembered them.
         let mut batch = Batch::new();
         for n in 0..210u8 {
-            let client = Key::new().addr(IpAddr::from([10, 9, 9, n]));
+            let client = Key::new().addr(IpAddr::from([10, 9, 9, n])).proto(6);
             let endpoint = Key::new().addr(ip(if n < 200 { "10.1.0.1" } else { "10.1.0.2" })).port(8080);
             batch.add_element(Family::V4, AFFINITY, &client, Value::Bytes(&endpoint));
         }

@@ -3,7 +3,7 @@
 use rulecast_bundle::name;
 use rulecast_bundle::nft::{Affinity, Detour, Field, Lane as Layout, Remember, Rule, Statement as S};
 
-use crate::ruleset::{ENDPOINT, NODE_PORT, ORIGINAL_NODE_PORT, ORIGINAL_VIP, VIP, with};
+use crate::ruleset::{CLIENT, ENDPOINT, NODE_PORT, ORIGINAL_NODE_PORT, ORIGINAL_VIP, VIP, with};
 
 /// A class of kernel keys; its number stands in the bundle's groups.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -174,7 +174,7 @@ fn lane(words: &Words, mark: u32) -> Layout {
         mark.into_iter().chain([statement]).collect::<Rule>()
     };
     let random = S::Dnat { key: with(words.key, &[Field::RandomIndex]), map: name(words.endpoints) };
-    let known = S::Dnat { key: vec![Field::SourceAddr], map: name(words.clients) };
+    let known = S::Dnat { key: CLIENT.to_vec(), map: name(words.clients) };
     let unknown = S::VerdictMap { key: words.key.to_vec(), map: name(words.unknown) };
     Layout {
         verdicts: name(words.verdicts),
@@ -202,6 +202,6 @@ fn remember(words: &Words, members: &'static str, clients: &'static str) -> Rule
     let key = with(words.original, &ENDPOINT);
     vec![
         S::InSet { key, set: name(members), negate: false },
-        S::Remember { key: vec![Field::SourceAddr], data: ENDPOINT.to_vec(), map: name(clients) },
+        S::Remember { key: CLIENT.to_vec(), data: ENDPOINT.to_vec(), map: name(clients) },
     ]
 }

@@ -74,9 +74,12 @@ fn endpoint() -> Data {
 /// The most clients that are remembered for one Service port.
 const MAX_CLIENTS: u32 = 1 << 16;
 
+/// A client. Of the protocol there is one in a Service port's own map; nft wants it said wherever a port is translated.
+pub(crate) const CLIENT: [Field; 2] = [Field::SourceAddr, Field::Proto];
+
 /// The map from a client to the endpoint that it uses.
 fn clients(map: &'static str) -> SetDef {
-    SetDef { dynamic: true, size: MAX_CLIENTS, ..set(map, &[Field::SourceAddr], endpoint()) }
+    SetDef { dynamic: true, size: MAX_CLIENTS, ..set(map, &CLIENT, endpoint()) }
 }
 
 impl Layout<'_> {
