@@ -1,0 +1,41 @@
+//! The same objects and the same packets through the real kube-proxy (nftables mode) and through rulecast, side by side:
+//! `cargo test -p rulecast-tests --test differential [-- NAME...]`.
+//!
+//! SCTP: the kernels at hand have no SCTP sockets, so its packets cannot be compared; that its ports do not disturb the
+//! others, and what is written to the kernel for them, is.
+
+use std::process::ExitCode;
+
+use rulecast_tests::runner::{self, Scenario};
+
+use crate::worlds::Worlds;
+
+mod compare;
+mod config;
+mod connect;
+mod deliberate;
+mod fixture;
+mod fixtures;
+mod matrix;
+mod outcome;
+mod probes;
+mod settle;
+mod targets;
+mod worlds;
+
+macro_rules! scenarios {
+    ($($module:ident::$name:ident,)*) => {
+        &[$((concat!(stringify!($module), "::", stringify!($name)), $module::$name)),*]
+    };
+}
+
+const SCENARIOS: &[Scenario<Worlds>] = scenarios![
+    matrix::base,
+    matrix::no_local_detector,
+    matrix::masquerade_all,
+    matrix::masquerade_all_and_no_local_detector,
+];
+
+fn main() -> ExitCode {
+    runner::run(SCENARIOS, Worlds::start, Worlds::print_logs)
+}
