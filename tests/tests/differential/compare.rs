@@ -10,6 +10,8 @@ use crate::worlds::Worlds;
 
 /// How long the worlds may take to agree.
 const PATIENCE: Duration = Duration::from_secs(8);
+/// How often a probe is repeated at least: a pod may be missed by chance once, but not again and again.
+const ROUNDS: u32 = 4;
 const LEAST: usize = 4;
 /// The same when a probe is repeated.
 const LEAST_AGAIN: usize = 16;
@@ -38,12 +40,21 @@ pub(crate) struct Comparison {
 
 /// Makes the probes in both worlds; those that differ are repeated until they agree or have had their time.
 pub(crate) fn compare(worlds: &Worlds, probes: &[Probe]) -> anyhow::Result<Comparison> {
-    let start = Instant::now();
+    compare_for(worlds, probes, PATIENCE)
+}
+
+/// The same with this much time.
+pub(crate) fn compare_for(
+    worlds: &Worlds,
+    probes: &[Probe],
+    patience: Duration,
+) -> anyhow::Result<Comparison> {
     let [mut peer, mut ours] = run_both(worlds.both(), probes, LEAST)?;
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + patience;
+    let mut rounds = 0;
     loop {
         let differing: Vec<usize> = (0..probes.len()).filter(|i| !peer[*i].agrees(&ours[*i])).collect();
-        if differing.is_empty() || Instant::now() >= end {
+        if differing.is_empty() || (Instant::now() >= end && rounds >= ROUNDS) {
             let mut this = Comparison { peer: Vec::new(), differences: Vec::new(), deliberate: 0 };
             for i in differing {
                 if deliberate::reason(worlds, &probes[i], &peer[i], &ours[i]).is_some() {
@@ -56,8 +67,8 @@ pub(crate) fn compare(worlds: &Worlds, probes: &[Probe]) -> anyhow::Result<Compa
             this.peer = peer;
             return Ok(this);
         }
+        rounds += 1;
         sleep(Duration::from_millis(300));
-        println!("  {} of {} probes differ at {:?}", differing.len(), probes.len(), start.elapsed());
         let again: Vec<Probe> = differing.iter().map(|i| probes[*i].clone()).collect();
         let [peer_again, ours_again] = run_both(worlds.both(), &again, LEAST_AGAIN)?;
         for ((i, p), o) in differing.into_iter().zip(peer_again).zip(ours_again) {

@@ -195,12 +195,11 @@ fn single(family: &str) -> Value {
 }
 
 fn affinity(m: &mut Maker<'_>) {
-    // Endpoints that are no clients: a pod that reaches itself is masqueraded, and which one it reaches is chance.
+    // All on one node: answers from elsewhere than the connection went through do not arrive, and who is chosen is chance.
     let sticky = json!({ "sessionAffinity": "ClientIP" });
-    m.lb("affinity", &sticky, &["a2", "b1", "b2"], "one pod");
+    m.lb("affinity", &sticky, &["a1", "a2"], "one pod");
     let mut local = sticky.clone();
     local["externalTrafficPolicy"] = "Local".into();
-    // All on one node: answers from elsewhere than the connection went through do not arrive.
     m.lb("affinity-external-local", &local, &["b1", "b2"], "one pod");
     let mut local = sticky.clone();
     local["internalTrafficPolicy"] = "Local".into();

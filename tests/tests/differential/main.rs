@@ -16,9 +16,12 @@ mod connect;
 mod deliberate;
 mod fixture;
 mod fixtures;
+mod flows;
 mod matrix;
 mod outcome;
 mod probes;
+mod sequence;
+mod sequences;
 mod settle;
 mod targets;
 mod worlds;
@@ -34,6 +37,12 @@ const SCENARIOS: &[Scenario<Worlds>] = scenarios![
     matrix::no_local_detector,
     matrix::masquerade_all,
     matrix::masquerade_all_and_no_local_detector,
+    sequences::endpoints_come_and_go,
+    sequences::types_change,
+    sequences::ports_change,
+    sequences::an_address_is_used_again,
+    sequences::labels_are_toggled,
+    sequences::a_flow_waits_for_its_service,
 ];
 
 fn main() -> ExitCode {

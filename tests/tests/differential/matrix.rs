@@ -43,10 +43,13 @@ fn run(worlds: &mut Worlds, config: Config) -> anyhow::Result<()> {
     for service in &services {
         probes.extend(targets::of_service(&worlds.peer, service));
     }
+    // Configurations do not tell protocols apart; UDP is refused at once, where TCP takes a second.
+    let every_protocol = worlds.config == Config::default();
+    probes.retain(|probe| every_protocol || probe.target.proto == Proto::Udp);
     let comparison = compare(worlds, &probes)?;
     println!("  {} probes, {} differ on purpose", probes.len(), comparison.deliberate);
     comparison.check(worlds)?;
-    expectations(&fixtures, &probes, &comparison)
+    if every_protocol { expectations(&fixtures, &probes, &comparison) } else { Ok(()) }
 }
 
 /// Writes Services and slices.
