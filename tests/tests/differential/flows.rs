@@ -1,5 +1,6 @@
 //! Connections that last: what is in conntrack stays there, whatever becomes of the rules.
 
+use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
@@ -75,7 +76,7 @@ impl Flows {
     pub(crate) fn problems(&mut self, step: &str, wanted: Wanted<'_>) -> Vec<String> {
         let (proxy, limit) =
             (["kube-proxy", "rulecast"][usize::from(self.is_ours)], LIMITS[usize::from(self.is_ours)]);
-        let mut problems = Vec::new();
+        let mut wrong = BTreeMap::<String, usize>::new();
         let end = Instant::now() + limit;
         for flow in &mut self.udp {
             let before = flow.last.clone();
@@ -87,15 +88,14 @@ impl Flows {
                     break;
                 }
                 if Instant::now() >= end {
-                    let now = &flow.last;
-                    problems.push(format!(
-                        "{step}: a UDP flow of {proxy} was at {before:?} and is at {now:?}: {wanted:?}"
-                    ));
+                    *wrong.entry(format!("from {before:?} to {:?}", flow.last)).or_default() += 1;
                     break;
                 }
                 std::thread::sleep(Duration::from_millis(50));
             }
         }
+        let text = |(what, count)| format!("{step}: {count} UDP flows of {proxy} went {what}: {wanted:?}");
+        let mut problems: Vec<String> = wrong.into_iter().map(text).collect();
         if let Some((stream, pod)) = &mut self.tcp {
             let answer = ask_tcp(stream);
             if !answer.as_ref().is_ok_and(|now| now == pod) {
@@ -103,11 +103,6 @@ impl Flows {
             }
         }
         problems
-    }
-
-    /// The pods and ports at which the flows are.
-    pub(crate) fn at(&self) -> Vec<&str> {
-        self.udp.iter().filter_map(|flow| flow.last.as_deref()).collect()
     }
 }
 

@@ -10,6 +10,8 @@ use rulecast_tests::runner::{self, Scenario};
 
 use crate::worlds::Worlds;
 
+mod addresses;
+mod affinity;
 mod compare;
 mod config;
 mod connect;
@@ -43,6 +45,11 @@ const SCENARIOS: &[Scenario<Worlds>] = scenarios![
     sequences::an_address_is_used_again,
     sequences::labels_are_toggled,
     sequences::a_flow_waits_for_its_service,
+    affinity::clients_stay_until_their_endpoint_goes,
+    affinity::all_addresses_share_the_clients,
+    affinity::clients_are_forgotten_in_time,
+    addresses::prefixes_choose_addresses,
+    addresses::addresses_come_and_go,
 ];
 
 fn main() -> ExitCode {

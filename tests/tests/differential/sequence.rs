@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use rulecast_tests::probe::Proto;
 use serde_json::Value;
 
 use crate::compare::compare_for;
@@ -94,7 +95,9 @@ impl<'w> Sequence<'w> {
     fn add_probes(&mut self, service: &Value) {
         for probe in targets::of_service(&self.worlds.peer, service) {
             let known = |p: &Probe| p.source == probe.source && p.target == probe.target;
-            if SOURCES.contains(&probe.source) && !self.probes.iter().any(known) {
+            // TCP waits a second for each refusal: one source does for it.
+            let quick = probe.target.proto == Proto::Udp || probe.source == Source::Client;
+            if quick && SOURCES.contains(&probe.source) && !self.probes.iter().any(known) {
                 self.probes.push(probe);
             }
         }
