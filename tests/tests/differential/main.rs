@@ -19,9 +19,12 @@ mod deliberate;
 mod fixture;
 mod fixtures;
 mod flows;
+mod generator;
+mod histories;
 mod matrix;
 mod outcome;
 mod probes;
+mod random;
 mod sequence;
 mod sequences;
 mod settle;
@@ -50,6 +53,7 @@ const SCENARIOS: &[Scenario<Worlds>] = scenarios![
     affinity::clients_are_forgotten_in_time,
     addresses::prefixes_choose_addresses,
     addresses::addresses_come_and_go,
+    histories::end_alike,
 ];
 
 fn main() -> ExitCode {

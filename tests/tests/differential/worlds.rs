@@ -186,7 +186,8 @@ impl Worlds {
         let kubectl = Kubectl::new(&peers.join("kubectl"), &kubeconfig, dir.path());
         let kubeconfig = kubeconfig.display().to_string();
 
-        let args = ["run", "--kubeconfig", &kubeconfig, "--publish-interval", "100ms"];
+        // Few Services, of which a test may remove many.
+        let args = ["run", "--kubeconfig", &kubeconfig, "--publish-interval", "100ms", "--allow-shrink"];
         let log = dir.path().join("controller.log");
         let controller = Process::new("the controller", &programs.join(CONTROLLER), &args, &log);
         for node in ["node-a", "node-b"] {
