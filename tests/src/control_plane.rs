@@ -1,5 +1,6 @@
 //! A real etcd and kube-apiserver, started and stopped by `cluster/control-plane.sh`.
 
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -19,9 +20,14 @@ pub struct ControlPlane {
 impl ControlPlane {
     /// Starts it, with its data and logs in `dir`. The programs are built first if they never were, which takes minutes.
     pub fn start(hub: &Namespace, dir: &Path) -> anyhow::Result<Self> {
+        Self::start_at(hub, dir, HUB)
+    }
+
+    /// The same at another address of that namespace.
+    pub fn start_at(hub: &Namespace, dir: &Path, addr: Ipv4Addr) -> anyhow::Result<Self> {
         namespace::require(&["openssl", "bash", "setsid"])?;
         let this = Self { dir: dir.to_owned(), hub: hub.name().to_owned() };
-        script(hub, &["up", &this.path(), "--bind", &HUB.to_string()])?;
+        script(hub, &["up", &this.path(), "--bind", &addr.to_string()])?;
         Ok(this)
     }
 

@@ -32,6 +32,9 @@ impl Namespace {
                 ("ipv6/conf/all/forwarding", "1"),
                 ("ipv6/conf/all/accept_dad", "0"),
                 ("ipv6/conf/default/accept_dad", "0"),
+                // Refusals are not rationed: a test is refused more often than a person.
+                ("ipv4/icmp_ratemask", "0"),
+                ("ipv6/icmp/ratelimit", "0"),
             ] {
                 let path = Path::new("/proc/sys/net").join(path);
                 fs::write(&path, value).with_context(|| path.display().to_string())?;

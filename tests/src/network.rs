@@ -116,6 +116,15 @@ impl Network {
     }
 }
 
+impl Network {
+    /// Joins one more client to the switch, without routes of its own; `host` is the end of its addresses.
+    pub fn add_client(&self, prefix: &str, host: u8) -> anyhow::Result<Client> {
+        let namespace = Namespace::new(&format!("{prefix}-{}-client-{host}", std::process::id()))?;
+        let (v4, v6) = attach(&self.hub, &namespace, &format!("client-{host}"), host)?;
+        Ok(Client { v4, v6, namespace })
+    }
+}
+
 fn unreachable_default(namespace: &Namespace) -> anyhow::Result<()> {
     namespace.ip("-4 route add unreachable default")?;
     namespace.ip("-6 route add unreachable default")

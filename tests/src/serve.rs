@@ -12,6 +12,9 @@ use crate::namespace::Namespace;
 /// The ports on which every pod answers, over TCP and UDP.
 pub const PORTS: [u16; 2] = [8080, 9090];
 
+/// The port on which every pod keeps connections: it answers each thing that it is sent, until the client ends it.
+pub const KEEP: u16 = 7070;
+
 /// Starts a pod's servers. Their threads live as long as the process.
 pub fn start(namespace: &Namespace, name: &str) -> anyhow::Result<()> {
     for port in PORTS {
@@ -33,6 +36,26 @@ pub fn start(namespace: &Namespace, name: &str) -> anyhow::Result<()> {
                 let _gone = udp.send_to(text(&udp_name, port, peer).as_bytes(), peer);
             }
         });
+    }
+    keep(namespace, name).with_context(|| format!("the server of pod {name} on port {KEEP}"))
+}
+
+fn keep(namespace: &Namespace, name: &str) -> anyhow::Result<()> {
+    let listener = namespace.run(|| TcpListener::bind((Ipv6Addr::UNSPECIFIED, KEEP)))??;
+    let name = name.to_owned();
+    thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let name = name.clone();
+            thread::spawn(move || drop(answer_each(stream, &name)));
+        }
+    });
+    Ok(())
+}
+
+fn answer_each(mut stream: TcpStream, name: &str) -> std::io::Result<()> {
+    let mut request = [0; 64];
+    while stream.read(&mut request)? > 0 {
+        stream.write_all(text(name, KEEP, stream.peer_addr()?).as_bytes())?;
     }
     Ok(())
 }

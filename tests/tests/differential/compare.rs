@@ -1,0 +1,97 @@
+//! Comparing the worlds.
+
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use crate::deliberate;
+use crate::outcome::Outcome;
+use crate::probes::{Probe, run_both};
+use crate::worlds::Worlds;
+
+/// How long the worlds may take to agree.
+const PATIENCE: Duration = Duration::from_secs(8);
+/// How often a probe is repeated at least: a pod may be missed by chance once, but not again and again.
+const ROUNDS: u32 = 4;
+const LEAST: usize = 4;
+/// The same when a probe is repeated.
+const LEAST_AGAIN: usize = 16;
+/// As many as people read.
+const SHOWN: usize = 80;
+
+/// A difference that remained.
+pub(crate) struct Difference {
+    /// The probe.
+    pub(crate) probe: Probe,
+    /// What kube-proxy did.
+    pub(crate) peer: Outcome,
+    /// What rulecast did.
+    pub(crate) ours: Outcome,
+}
+
+/// What became of all probes.
+pub(crate) struct Comparison {
+    /// kube-proxy's outcomes, in the order of the probes.
+    pub(crate) peer: Vec<Outcome>,
+    /// Where rulecast does something else, and should not.
+    pub(crate) differences: Vec<Difference>,
+    /// How many differences are meant to be.
+    pub(crate) deliberate: usize,
+}
+
+/// Makes the probes in both worlds; those that differ are repeated until they agree or have had their time.
+pub(crate) fn compare(worlds: &Worlds, probes: &[Probe]) -> anyhow::Result<Comparison> {
+    compare_for(worlds, probes, PATIENCE)
+}
+
+/// The same with this much time.
+pub(crate) fn compare_for(
+    worlds: &Worlds,
+    probes: &[Probe],
+    patience: Duration,
+) -> anyhow::Result<Comparison> {
+    let [mut peer, mut ours] = run_both(worlds.both(), probes, LEAST)?;
+    let end = Instant::now() + patience;
+    let mut rounds = 0;
+    loop {
+        let differing: Vec<usize> = (0..probes.len()).filter(|i| !peer[*i].agrees(&ours[*i])).collect();
+        if differing.is_empty() || (Instant::now() >= end && rounds >= ROUNDS) {
+            let mut this = Comparison { peer: Vec::new(), differences: Vec::new(), deliberate: 0 };
+            for i in differing {
+                if deliberate::reason(worlds, &probes[i], &peer[i], &ours[i]).is_some() {
+                    this.deliberate += 1;
+                } else {
+                    let (peer, ours) = (peer[i].clone(), ours[i].clone());
+                    this.differences.push(Difference { probe: probes[i].clone(), peer, ours });
+                }
+            }
+            this.peer = peer;
+            return Ok(this);
+        }
+        rounds += 1;
+        sleep(Duration::from_millis(300));
+        let again: Vec<Probe> = differing.iter().map(|i| probes[*i].clone()).collect();
+        let [peer_again, ours_again] = run_both(worlds.both(), &again, LEAST_AGAIN)?;
+        for ((i, p), o) in differing.into_iter().zip(peer_again).zip(ours_again) {
+            (peer[i], ours[i]) = (p, o);
+        }
+    }
+}
+
+impl Comparison {
+    /// Fails with everything that differs.
+    pub(crate) fn check(&self, worlds: &Worlds) -> anyhow::Result<()> {
+        if self.differences.is_empty() {
+            return Ok(());
+        }
+        let mut text = format!(
+            "{} of {} probes differ with the configuration {:?}:\n",
+            self.differences.len(),
+            self.peer.len(),
+            worlds.config.name,
+        );
+        for Difference { probe, peer, ours } in self.differences.iter().take(SHOWN) {
+            text += &format!("  {probe}\n    kube-proxy: {peer}\n    rulecast:   {ours}\n");
+        }
+        anyhow::bail!(text)
+    }
+}

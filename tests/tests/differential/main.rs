@@ -1,0 +1,61 @@
+//! The same objects and the same packets through the real kube-proxy (nftables mode) and through rulecast, side by side:
+//! `cargo test -p rulecast-tests --test differential [-- NAME...]`.
+//!
+//! SCTP: the kernels at hand have no SCTP sockets, so its packets cannot be compared; that its ports do not disturb the
+//! others, and what is written to the kernel for them, is.
+
+use std::process::ExitCode;
+
+use rulecast_tests::runner::{self, Scenario};
+
+use crate::worlds::Worlds;
+
+mod addresses;
+mod affinity;
+mod compare;
+mod config;
+mod connect;
+mod deliberate;
+mod fixture;
+mod fixtures;
+mod flows;
+mod generator;
+mod histories;
+mod matrix;
+mod outcome;
+mod probes;
+mod random;
+mod sequence;
+mod sequences;
+mod settle;
+mod targets;
+mod worlds;
+
+macro_rules! scenarios {
+    ($($module:ident::$name:ident,)*) => {
+        &[$((concat!(stringify!($module), "::", stringify!($name)), $module::$name)),*]
+    };
+}
+
+const SCENARIOS: &[Scenario<Worlds>] = scenarios![
+    matrix::base,
+    matrix::no_local_detector,
+    matrix::masquerade_all,
+    matrix::masquerade_all_and_no_local_detector,
+    sequences::endpoints_come_and_go,
+    sequences::types_change,
+    sequences::ports_change,
+    sequences::an_address_is_used_again,
+    sequences::labels_are_toggled,
+    sequences::a_flow_waits_for_its_service,
+    affinity::clients_stay_until_their_endpoint_goes,
+    affinity::all_addresses_share_the_clients,
+    affinity::clients_are_forgotten_in_time,
+    addresses::prefixes_choose_addresses,
+    addresses::addresses_come_and_go,
+    histories::end_alike,
+];
+
+fn main() -> ExitCode {
+    runner::run(SCENARIOS, Worlds::start, Worlds::print_logs)
+}

@@ -1,0 +1,98 @@
+//! Every fixture from every source, with every configuration.
+
+use std::collections::BTreeSet;
+
+use anyhow::ensure;
+use rulecast_tests::probe::Proto;
+use serde_json::Value;
+
+use crate::compare::{Comparison, compare};
+use crate::config::Config;
+use crate::fixture::Fixture;
+use crate::fixtures;
+use crate::probes::{Probe, Source};
+use crate::targets;
+use crate::worlds::Worlds;
+
+pub(crate) fn base(worlds: &mut Worlds) -> anyhow::Result<()> {
+    run(worlds, Config::default())
+}
+
+pub(crate) fn no_local_detector(worlds: &mut Worlds) -> anyhow::Result<()> {
+    run(worlds, Config { name: "no local detector", detect_local: false, ..Config::default() })
+}
+
+pub(crate) fn masquerade_all(worlds: &mut Worlds) -> anyhow::Result<()> {
+    run(worlds, Config { name: "masqueradeAll", masquerade_all: true, ..Config::default() })
+}
+
+pub(crate) fn masquerade_all_and_no_local_detector(worlds: &mut Worlds) -> anyhow::Result<()> {
+    let name = "masqueradeAll, no local detector";
+    run(worlds, Config { name, detect_local: false, masquerade_all: true, ..Config::default() })
+}
+
+fn run(worlds: &mut Worlds, config: Config) -> anyhow::Result<()> {
+    if worlds.config != config {
+        worlds.configure(config)?;
+    }
+    let fixtures = fixtures::all(&worlds.peer.network);
+    write(worlds, &fixtures)?;
+    worlds.settle()?;
+    let services = worlds.services()?;
+    let mut probes = targets::of_nobody();
+    for service in &services {
+        probes.extend(targets::of_service(&worlds.peer, service));
+    }
+    // Configurations do not tell protocols apart; UDP is refused at once, where TCP takes a second.
+    let every_protocol = worlds.config == Config::default();
+    probes.retain(|probe| every_protocol || probe.target.proto == Proto::Udp);
+    let comparison = compare(worlds, &probes)?;
+    println!("  {} probes, {} differ on purpose", probes.len(), comparison.deliberate);
+    comparison.check(worlds)?;
+    if every_protocol { expectations(&fixtures, &probes, &comparison) } else { Ok(()) }
+}
+
+/// Writes Services and slices.
+pub(crate) fn write(worlds: &Worlds, fixtures: &[Fixture]) -> anyhow::Result<()> {
+    let objects = fixtures.iter().flat_map(|f| [&f.service].into_iter().chain(&f.slices).cloned());
+    worlds.apply(&objects.collect::<Vec<_>>())?;
+    let with_ingress = fixtures.iter().filter(|f| f.service["spec"]["type"] == "LoadBalancer");
+    let statuses: Vec<Value> = with_ingress.map(Fixture::status).collect();
+    if statuses.is_empty() {
+        return Ok(());
+    }
+    let list = serde_json::json!({ "apiVersion": "v1", "kind": "List", "items": statuses }).to_string();
+    let args = [
+        "apply",
+        "--server-side",
+        "--force-conflicts",
+        "--validate=false",
+        "--subresource=status",
+        "-f",
+        "-",
+    ];
+    worlds.kubectl_input(&args, &list).map(drop)
+}
+
+/// That both do the same says little if it is not what the fixtures are for.
+fn expectations(fixtures: &[Fixture], probes: &[Probe], comparison: &Comparison) -> anyhow::Result<()> {
+    for fixture in fixtures.iter().filter(|f| !f.expected.is_empty()) {
+        let is_its = |probe: &Probe| {
+            let of_pod = probe.source == Source::Pod("a3") && probe.target.proto == Proto::Tcp;
+            of_pod && probe.target.fixture == fixture.name && probe.target.what == "clusterIP"
+        };
+        let index = probes.iter().position(is_its);
+        let Some(index) = index else { anyhow::bail!("{} has no cluster IP", fixture.name) };
+        let outcome = &comparison.peer[index];
+        let keys = outcome.counts().keys();
+        let seen: BTreeSet<&str> = keys.map(|key| key.split([',']).next().unwrap_or(key)).collect();
+        let seen: BTreeSet<&str> = seen.iter().map(|s| s.split(" port").next().unwrap_or(s)).collect();
+        let wanted: BTreeSet<&str> = match fixture.expected {
+            words @ ("refused" | "no answer" | "one pod") => [words].into(),
+            _ if fixture.is_sticky() => ["one pod"].into(),
+            pods => pods.split(' ').collect(),
+        };
+        ensure!(seen == wanted, "{}: wanted {wanted:?} of kube-proxy, got {outcome}", fixture.name);
+    }
+    Ok(())
+}

@@ -1,0 +1,138 @@
+//! Steps one after the other, each made once and compared in both worlds.
+
+use std::time::{Duration, Instant};
+
+use rulecast_tests::probe::Proto;
+use serde_json::Value;
+
+use crate::compare::compare_for;
+use crate::fixture::Fixture;
+use crate::flows::{Flows, Wanted};
+use crate::matrix::write;
+use crate::probes::{Probe, Source};
+use crate::settle::wait;
+use crate::targets;
+use crate::worlds::Worlds;
+
+/// How long a change may take to be in force with rulecast, from when the API server has it.
+const LIMIT: Duration = Duration::from_secs(1);
+const SOURCES: [Source; 4] = [Source::Pod("a3"), Source::Pod("b3"), Source::Node(0), Source::Client];
+
+/// A sequence of changes of some Services.
+pub(crate) struct Sequence<'w> {
+    pub(crate) worlds: &'w mut Worlds,
+    services: Vec<String>,
+    /// All probes so far: what a Service had must be gone, too.
+    probes: Vec<Probe>,
+    problems: Vec<String>,
+    flows: Vec<Flows>,
+}
+
+impl<'w> Sequence<'w> {
+    /// Of these Services; they are removed first if they are there.
+    pub(crate) fn new(worlds: &'w mut Worlds, services: &[&str]) -> anyhow::Result<Self> {
+        let services: Vec<String> = services.iter().map(|s| (*s).to_owned()).collect();
+        for service in &services {
+            worlds.delete(service)?;
+        }
+        Ok(Self { worlds, services, probes: Vec::new(), problems: Vec::new(), flows: Vec::new() })
+    }
+
+    /// Changes something, waits until it is in force and compares.
+    pub(crate) fn step(
+        &mut self,
+        what: &str,
+        change: impl FnOnce(&Worlds) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        change(self.worlds)?;
+        let wanted = self.worlds.write_last()?;
+        let start = Instant::now();
+        wait(&self.worlds.ours, wanted)?;
+        let took = start.elapsed();
+        if took > LIMIT {
+            self.problems.push(format!("{what}: rulecast took {took:?}"));
+        }
+        wait(&self.worlds.peer, wanted)?;
+        for service in self.worlds.services()? {
+            if self.services.iter().any(|name| service["metadata"]["name"] == name.as_str()) {
+                self.add_probes(&service);
+            }
+        }
+        let comparison = compare_for(self.worlds, &self.probes, LIMIT)?;
+        if let Err(error) = comparison.check(self.worlds) {
+            self.problems.push(format!("{what}: {error}"));
+        }
+        Ok(())
+    }
+
+    /// The same, and what becomes of the flows.
+    pub(crate) fn step_with_flows(
+        &mut self,
+        what: &str,
+        wanted: Wanted<'_>,
+        change: impl FnOnce(&Worlds) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        self.step(what, change)?;
+        for flows in &mut self.flows {
+            self.problems.extend(flows.problems(what, wanted));
+        }
+        Ok(())
+    }
+
+    /// Opens flows in both worlds.
+    pub(crate) fn open_flows(
+        &mut self,
+        from: Source,
+        udp: std::net::SocketAddr,
+        tcp: Option<std::net::SocketAddr>,
+    ) -> anyhow::Result<()> {
+        for (world, is_ours) in [(&self.worlds.peer, false), (&self.worlds.ours, true)] {
+            self.flows.push(Flows::open(world, is_ours, from.namespace(world), udp, tcp)?);
+        }
+        Ok(())
+    }
+
+    fn add_probes(&mut self, service: &Value) {
+        for probe in targets::of_service(&self.worlds.peer, service) {
+            let known = |p: &Probe| p.source == probe.source && p.target == probe.target;
+            // TCP waits a second for each refusal: one source does for it.
+            let quick = probe.target.proto == Proto::Udp || probe.source == Source::Client;
+            if quick && SOURCES.contains(&probe.source) && !self.probes.iter().any(known) {
+                self.probes.push(probe);
+            }
+        }
+    }
+
+    /// Fails with what was wrong after any step, and removes the Services.
+    pub(crate) fn end(self) -> anyhow::Result<()> {
+        for service in &self.services {
+            self.worlds.delete(service)?;
+        }
+        anyhow::ensure!(self.problems.is_empty(), "{}", self.problems.join("\n"));
+        Ok(())
+    }
+}
+
+impl Worlds {
+    /// Writes Services and slices as they are described.
+    pub(crate) fn set(&self, fixture: &Fixture) -> anyhow::Result<()> {
+        write(self, std::slice::from_ref(fixture))
+    }
+
+    /// Changes a Service.
+    pub(crate) fn patch(&self, service: &str, patch: &Value) -> anyhow::Result<()> {
+        self.kubectl(&["patch", "service", service, "--type=merge", "-p", &patch.to_string()]).map(drop)
+    }
+
+    /// Removes a Service and all its slices.
+    pub(crate) fn delete(&self, service: &str) -> anyhow::Result<()> {
+        self.kubectl(&["delete", "service", service, "--ignore-not-found"])?;
+        self.delete_slices(service)
+    }
+
+    /// Removes all slices of a Service.
+    pub(crate) fn delete_slices(&self, service: &str) -> anyhow::Result<()> {
+        let label = format!("kubernetes.io/service-name={service}");
+        self.kubectl(&["delete", "endpointslices", "-l", &label]).map(drop)
+    }
+}

@@ -1,0 +1,289 @@
+//! Two worlds of the same addresses: in one each node runs kube-proxy, in the other rulecast's applier. One API server,
+//! in a namespace of its own, serves both, so that both see the same objects.
+
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
+
+use anyhow::Context as _;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use rulecast_tests::control_plane::{self, ControlPlane};
+use rulecast_tests::kubectl::Kubectl;
+use rulecast_tests::namespace::{self, Namespace};
+use rulecast_tests::network::{Client, Network};
+use rulecast_tests::process::Process;
+use rulecast_tests::programs::{self, APPLIER, CONTROLLER};
+use rulecast_tests::serve;
+use rulecast_tests::wait::{PATIENCE, wait_for};
+use serde_json::json;
+use tempfile::TempDir;
+
+use crate::config::{Config, POOL};
+
+/// Where the API server listens. Every node has a second interface to it, which carries nothing else.
+const API_SERVER: Ipv4Addr = Ipv4Addr::new(192, 168, 77, 254);
+/// Sockets at once, of all probes and servers.
+const FILES: u64 = 20_000;
+
+/// The addresses from which the external clients send; source ranges let the first one in.
+pub(crate) const SECOND_CLIENT: u8 = 101;
+
+/// A world.
+pub(crate) struct World {
+    /// Who serves Services in it.
+    pub(crate) proxy: &'static str,
+    /// In the order of the nodes.
+    pub(crate) proxies: Vec<Process>,
+    /// The client that no source range lets in.
+    pub(crate) blocked: Client,
+    /// Its namespaces.
+    pub(crate) network: Network,
+}
+
+/// Both. Its parts end in the order of the fields.
+pub(crate) struct Worlds {
+    /// That of kube-proxy.
+    pub(crate) peer: World,
+    /// That of rulecast.
+    pub(crate) ours: World,
+    controller: Process,
+    control_plane: ControlPlane,
+    kubectl: Kubectl,
+    /// The namespace of control plane and controller.
+    pub(crate) hub: Namespace,
+    /// What is in force.
+    pub(crate) config: Config,
+    /// How often [`Worlds::settle`] has been called.
+    pub(crate) settled: u16,
+    dir: TempDir,
+}
+
+impl World {
+    fn new(prefix: &str, proxy: &'static str, hub: &Namespace, first: u8) -> anyhow::Result<Self> {
+        let network = Network::new(prefix, 3)?;
+        let blocked = network.add_client(prefix, SECOND_CLIENT)?;
+        void(&network.hub)?;
+        for (node, number) in network.nodes.iter().zip(1..) {
+            for (addr, size) in secondary(number).into_iter().zip([24, 64]) {
+                let nodad = if addr.is_ipv6() { "nodad" } else { "" };
+                node.namespace.ip(&format!("addr add {addr}/{size} dev eth0 {nodad}"))?;
+            }
+            // Pods in the node's own network.
+            serve::start(&node.namespace, &node.name)?;
+            let host = first + number;
+            let port = format!("node-{host}");
+            hub.ip(&format!("link add {port} type veth peer name mgmt netns {}", node.namespace.name()))?;
+            hub.ip(&format!("link set {port} master switch up"))?;
+            node.namespace.ip(&format!("addr add 192.168.77.{host}/24 dev mgmt"))?;
+            node.namespace.ip("link set mgmt up")?;
+        }
+        // Half of the load balancers' addresses lead to the second node; the first node takes what is sent to cluster
+        // IPs from outside.
+        for client in [&network.client, &blocked] {
+            for (prefix, node) in [
+                ("203.0.113.0/25", 0),
+                ("203.0.113.128/25", 1),
+                ("10.96.0.0/16", 0),
+                ("2001:db8:113::/65", 0),
+                ("2001:db8:113:0:8000::/65", 1),
+                ("fd00:96::/112", 0),
+            ] {
+                let node = &network.nodes[node];
+                let via = if prefix.contains("::") { node.v6 } else { node.v4 };
+                client.namespace.ip(&format!("route add {prefix} via {via}"))?;
+            }
+        }
+        Ok(Self { proxy, proxies: Vec::new(), blocked, network })
+    }
+
+    /// What an address is, in the words of a report.
+    pub(crate) fn describe(&self, addr: IpAddr) -> String {
+        for (node, number) in self.network.nodes.iter().zip(1..) {
+            if addr == node.v4 || addr == node.v6 {
+                return node.name.clone();
+            }
+            if secondary(number).contains(&addr) {
+                return format!("{}'s second address", node.name);
+            }
+            if addr == IpAddr::from([10, 244, number, 254]) {
+                return format!("{}'s gateway", node.name);
+            }
+            if let Some(pod) = node.pods.iter().find(|pod| addr == pod.v4 || addr == pod.v6) {
+                return pod.name.clone();
+            }
+        }
+        addr.to_string()
+    }
+}
+
+/// Starts a kube-proxy until it knows the Service range: it writes the rule for that in its first sync only, for which the
+/// ServiceCIDRs may come too late.
+fn start_peer(process: &mut Process, node: &Namespace) -> anyhow::Result<()> {
+    for _ in 0..10 {
+        process.start(node)?;
+        let knows = |family: &str| {
+            let args = ["list", "chain", family, "kube-proxy", "cluster-ips-check"];
+            // There is a rule that refuses once the chain is complete.
+            wait_for("kube-proxy's first sync", PATIENCE, || match node.output("nft", &args)? {
+                text if text.contains("reject") || text.contains("goto") => Ok(text.contains("drop")),
+                text => Err(anyhow::anyhow!("{text}")),
+            })
+        };
+        if knows("ip")? && knows("ip6")? {
+            return Ok(());
+        }
+        process.terminate()?;
+        // Its rules would pass for those of the next one.
+        for family in ["ip", "ip6"] {
+            node.output("nft", &["delete", "table", family, "kube-proxy"])?;
+        }
+    }
+    anyhow::bail!("kube-proxy never has the Service range in its first sync")
+}
+
+/// What is addressed to nobody is refused by the switch: a route would say so, too, but only now and then.
+fn void(hub: &Namespace) -> anyhow::Result<()> {
+    hub.ip("link add void type veth peer name void-end")?;
+    hub.ip("link set void up")?;
+    for family in ["-4", "-6"] {
+        hub.ip(&format!("{family} route del unreachable default"))?;
+        hub.ip(&format!("{family} route add default dev void"))?;
+    }
+    let rules = "add table inet void; \
+        add chain inet void forward { type filter hook forward priority 0; }; \
+        add rule inet void forward oifname void reject with icmpx type host-unreachable";
+    hub.output("nft", &[rules]).map(drop)
+}
+
+/// The second addresses of a node, both families.
+pub(crate) fn secondary(number: u8) -> [IpAddr; 2] {
+    [
+        IpAddr::from([192, 168, 50, 10 + number]),
+        IpAddr::from([0xfd00, 0x50, 0, 0, 0, 0, 0, 0x10 + u16::from(number)]),
+    ]
+}
+
+impl Worlds {
+    /// Starts everything.
+    pub(crate) fn start() -> anyhow::Result<Self> {
+        namespace::require(&["ip", "nft"])?;
+        let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
+        setrlimit(Resource::RLIMIT_NOFILE, FILES.min(most), most)
+            .context("raising the limit of open files")?;
+        let programs = programs::folder()?;
+        let peers = control_plane::peers()?;
+        namespace::remove_leftovers("rcd-hub")?;
+        let hub = Namespace::new(&format!("rcd-hub-{}", std::process::id()))?;
+        hub.ip("link add switch type bridge")?;
+        hub.ip(&format!("addr add {API_SERVER}/24 dev switch"))?;
+        hub.ip("link set switch up")?;
+        hub.ip("-4 route add unreachable default")?;
+        let mut peer = World::new("rcd-peer", "kube-proxy", &hub, 10)?;
+        let mut ours = World::new("rcd-ours", "rulecast", &hub, 20)?;
+        let dir = tempfile::Builder::new().prefix("rcd-").tempdir()?;
+        let control_plane = ControlPlane::start_at(&hub, &dir.path().join("control-plane"), API_SERVER)?;
+        let kubeconfig = control_plane.kubeconfig();
+        let kubectl = Kubectl::new(&peers.join("kubectl"), &kubeconfig, dir.path());
+        let kubeconfig = kubeconfig.display().to_string();
+
+        // Few Services, of which a test may remove many.
+        let args = ["run", "--kubeconfig", &kubeconfig, "--publish-interval", "100ms", "--allow-shrink"];
+        let log = dir.path().join("controller.log");
+        let controller = Process::new("the controller", &programs.join(CONTROLLER), &args, &log);
+        for node in ["node-a", "node-b"] {
+            let text = |name: &str| dir.path().join(format!("{node}-{name}")).display().to_string();
+            let args = ["run", "--kubeconfig", &kubeconfig, "--state-dir", &text("state")];
+            let args = [&args[..], &["--hostname-override", node, "--report-interval", "1"]].concat();
+            let name = format!("the applier of {node}");
+            ours.proxies.push(Process::new(
+                &name,
+                &programs.join(APPLIER),
+                &args,
+                Path::new(&text("applier.log")),
+            ));
+            let config = dir.path().join("kube-proxy.json").display().to_string();
+            let args = ["--config", &config, "--hostname-override", node];
+            let name = format!("kube-proxy of {node}");
+            let log = text("kube-proxy.log");
+            peer.proxies.push(Process::new(&name, &peers.join("kube-proxy"), &args, Path::new(&log)));
+        }
+        let config = Config::default();
+        let mut this = Self { peer, ours, controller, control_plane, kubectl, hub, config, settled: 0, dir };
+        this.install().inspect_err(|_| this.print_logs())?;
+        Ok(this)
+    }
+
+    fn install(&mut self) -> anyhow::Result<()> {
+        self.kubectl.apply_folder(&self.hub, &programs::repository().join("crds/yaml"))?;
+        let args = ["wait", "--for", "condition=Established", "--timeout", "60s", "crd", "--all"];
+        self.kubectl(&args)?;
+        for (node, zone) in self.peer.network.nodes.iter().zip(["zone-a", "zone-b"]) {
+            self.apply(&[json!({
+                "apiVersion": "v1", "kind": "Node",
+                "metadata": { "name": node.name, "labels": { "topology.kubernetes.io/zone": zone } },
+                "spec": { "podCIDR": node.pod_cidrs[0], "podCIDRs": node.pod_cidrs },
+            })])?;
+            let address = |ip: IpAddr| json!({ "type": "InternalIP", "address": ip.to_string() });
+            let status = json!({ "addresses": [address(node.v4), address(node.v6)] });
+            self.kubectl.patch_status(&self.hub, &["node", &node.name], &status)?;
+        }
+        self.configure(Config::default())?;
+        self.controller.start(&self.hub)?;
+        for (applier, node) in self.ours.proxies.iter_mut().zip(&self.ours.network.nodes) {
+            applier.start(&node.namespace)?;
+        }
+        Ok(())
+    }
+
+    /// Gives both worlds another configuration.
+    pub(crate) fn configure(&mut self, config: Config) -> anyhow::Result<()> {
+        for (process, node) in self.peer.proxies.iter_mut().zip(&self.peer.network.nodes) {
+            if process.is_running()? {
+                process.terminate()?;
+                for family in ["ip", "ip6"] {
+                    node.namespace.output("nft", &["delete", "table", family, "kube-proxy"])?;
+                }
+            }
+        }
+        let kubeconfig = self.control_plane.kubeconfig();
+        fs::write(self.dir.path().join("kube-proxy.json"), config.kube_proxy(&kubeconfig).to_string())?;
+        let pool = json!({
+            "apiVersion": "rulecast.dev/v1alpha1", "kind": "RulePool", "metadata": { "name": POOL },
+            "spec": config.pool(),
+        });
+        self.apply(&[pool])?;
+        for (process, node) in self.peer.proxies.iter_mut().zip(&self.peer.network.nodes) {
+            start_peer(process, &node.namespace)?;
+        }
+        self.config = config;
+        Ok(())
+    }
+
+    /// kubectl; it must succeed.
+    pub(crate) fn kubectl(&self, args: &[&str]) -> anyhow::Result<String> {
+        self.kubectl.run(&self.hub, args, "")
+    }
+
+    /// kubectl with input.
+    pub(crate) fn kubectl_input(&self, args: &[&str], input: &str) -> anyhow::Result<String> {
+        self.kubectl.run(&self.hub, args, input)
+    }
+
+    /// Applies objects.
+    pub(crate) fn apply(&self, objects: &[serde_json::Value]) -> anyhow::Result<()> {
+        self.kubectl.apply(&self.hub, objects)
+    }
+
+    /// Both worlds, kube-proxy's first.
+    pub(crate) fn both(&self) -> [&World; 2] {
+        [&self.peer, &self.ours]
+    }
+
+    /// Prints the ends of all logs.
+    pub(crate) fn print_logs(&self) {
+        for process in self.peer.proxies.iter().chain(&self.ours.proxies).chain([&self.controller]) {
+            println!("{}", process.log_tail());
+        }
+        println!("{}", self.control_plane.log_tails());
+    }
+}
