@@ -168,19 +168,22 @@ fn expected_behaviour(applier: &Applier<Nftables>, family: Family) -> Behaviour 
                 leads(&detour.map, detour.chain.to_string());
             }
             let pick = format!("{}-{}", lane.chain, members.len());
-            match (lane.affinity.as_ref().zip(group.affinity), members.len(), group.empty) {
+            let sticky = lane.affinity.as_ref().zip(group.affinity);
+            let port = format!("tcp-{}-{}", id.addr, id.port);
+            if let Some((affinity, timeout)) = sticky
+                && let Some(remember) = &affinity.remember
+            {
+                leads(&remember.verdicts, format!("{}-{timeout}-{port}", remember.chain));
+            }
+            match (sticky, members.len(), group.empty) {
                 (_, 0, Empty::Reject) => continue,
                 (_, 0, Empty::Drop) => {
                     leads(&lane.verdicts, "drop".to_owned());
                     continue;
                 }
-                (Some((affinity, timeout)), ..) => {
-                    let port = format!("tcp-{}-{}", id.addr, id.port);
+                (Some((affinity, _)), ..) => {
                     leads(&lane.verdicts, format!("{}-{port}", affinity.chain));
                     leads(&affinity.unknown, pick);
-                    if let Some(remember) = &affinity.remember {
-                        leads(&remember.verdicts, format!("{}-{timeout}-{port}", remember.chain));
-                    }
                 }
                 (None, ..) => leads(&lane.verdicts, pick),
             }

@@ -127,19 +127,23 @@ impl Installed {
             if let Some((map, chain)) = sets.detour {
                 element(map, &subject, Content::Goto(Chain::Fixed(chain)))?;
             }
+            // Also of an empty list: the rules may be about clients of the Service port's other list as well.
+            if let (Some(timeout), Some(sticky)) = (self.affinity, sets.sticky)
+                && let Some(map) = sticky.remember
+            {
+                let chain = Chain::Remember { lane: lane_key.lane, port: id.into(), timeout };
+                element(map, &subject, Content::Goto(chain))?;
+            }
             let pick = Content::Goto(Chain::Pick { lane: sets.chains_of, members });
             match (self.affinity, sets.sticky) {
                 _ if members == 0 && self.empty == Empty::Drop => {
                     element(sets.verdicts, &subject, Content::Drop)?;
                 }
                 _ if members == 0 => {}
-                (Some(timeout), Some(sticky)) => {
+                (Some(_), Some(sticky)) => {
                     let (lane, port) = (lane_key.lane, PortId::from(id));
                     element(sets.verdicts, &subject, Content::Goto(Chain::Sticky { lane, port }))?;
                     element(sticky.unknown, &subject, pick)?;
-                    if let Some(map) = sticky.remember {
-                        element(map, &subject, Content::Goto(Chain::Remember { lane, port, timeout }))?;
-                    }
                     for endpoint in &self.members {
                         element(sticky.members, &subject.endpoint(*endpoint), Content::None)?;
                     }

@@ -141,20 +141,20 @@ impl Out<'_> {
             }
             let count = members.len();
             let affinity = lane.affinity.as_ref().zip(group.affinity);
+            let port = format!("{proto}-{}-{}", id.addr.to_string().replace(':', "."), id.port);
+            if let Some((Some(remember), timeout)) = affinity.map(|(a, timeout)| (&a.remember, timeout)) {
+                let chain = format!("{}-{timeout}-{port}", remember.chain);
+                self.add(&remember.verdicts, format!("{key} : goto {chain}"));
+            }
             match (count, group.empty, affinity) {
                 (0, Empty::Reject, _) => {}
                 (0, Empty::Drop, _) => self.add(&lane.verdicts, format!("{key} : drop")),
                 (_, _, None) => self.add(&lane.verdicts, format!("{key} : goto {}-{count}", lane.chain)),
-                (_, _, Some((affinity, timeout))) => {
-                    let port = format!("{proto}-{}-{}", id.addr.to_string().replace(':', "."), id.port);
+                (_, _, Some((affinity, _))) => {
                     self.add(&lane.verdicts, format!("{key} : goto {}-{port}", affinity.chain));
                     self.add(&affinity.unknown, format!("{key} : goto {}-{count}", lane.chain));
                     for ((addr, port), _) in members {
                         self.add(&affinity.members, format!("{key} . {}", join(&[addr, port])));
-                    }
-                    if let Some(remember) = &affinity.remember {
-                        let chain = format!("{}-{timeout}-{port}", remember.chain);
-                        self.add(&remember.verdicts, format!("{key} : goto {chain}"));
                     }
                 }
             }
