@@ -254,9 +254,11 @@ fn changed_service(world: &World, rng: &mut Rng) -> Event {
         5 => service.load_balancer_ips = rng.some(&vips(), 3),
         6 => service.affinity = if service.affinity.is_some() { None } else { Some(60) },
         _ => {
-            let ports = service.ports.len();
-            let port = &mut service.ports[rng.below(ports)];
-            port.node_port = if port.node_port.is_some() { None } else { Some(30_003) };
+            let at = rng.below(service.ports.len());
+            let proto = service.ports[at].proto;
+            let taken = service.ports.iter().any(|p| p.proto == proto && p.node_port == Some(30_003));
+            let port = &mut service.ports[at];
+            port.node_port = if taken || port.node_port.is_some() { None } else { Some(30_003) };
         }
     }
     Event::Service(name.clone(), Some(service))

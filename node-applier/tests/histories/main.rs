@@ -7,6 +7,7 @@
 //! A failure names its seed: `RULECAST_SEED=N cargo test -p rulecast-node --test histories` repeats that history alone.
 //! `RULECAST_HISTORIES=N` sets how many there are.
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rulecast_bundle::Bundle;
@@ -24,7 +25,7 @@ mod world;
 
 use kernel::Kernel;
 use model::Model;
-use packet::Machine;
+use packet::{Machine, Outcome, Verdict};
 use rng::Rng;
 use world::{Event, POOL, World};
 
@@ -43,7 +44,49 @@ struct History {
     published: Bundle,
     /// Nodes that follow what is published.
     followers: Vec<(Machine, View)>,
-    log: Vec<Event>,
+    events: usize,
+    seen: Seen,
+}
+
+/// How often each kind of verdict was seen: packets that all miss would prove nothing.
+#[derive(Debug, Default, Clone, Copy)]
+struct Seen {
+    translated: u64,
+    masqueraded: u64,
+    balanced: u64,
+    rejected: u64,
+    dropped: u64,
+    untouched: u64,
+}
+
+impl Seen {
+    fn count(&mut self, verdict: &Verdict) {
+        self.balanced += u64::from(verdict.len() > 1);
+        for outcome in verdict {
+            *match outcome {
+                Outcome::To { masqueraded: false, .. } => &mut self.translated,
+                Outcome::To { masqueraded: true, .. } => &mut self.masqueraded,
+                Outcome::Rejected => &mut self.rejected,
+                Outcome::Dropped => &mut self.dropped,
+                Outcome::Untouched { .. } => &mut self.untouched,
+            } += 1;
+        }
+    }
+
+    fn add(&mut self, other: Self) {
+        self.translated += other.translated;
+        self.masqueraded += other.masqueraded;
+        self.balanced += other.balanced;
+        self.rejected += other.rejected;
+        self.dropped += other.dropped;
+        self.untouched += other.untouched;
+    }
+
+    fn least(&self) -> u64 {
+        let kinds =
+            [self.translated, self.masqueraded, self.balanced, self.rejected, self.dropped, self.untouched];
+        kinds.into_iter().min().unwrap_or_default()
+    }
 }
 
 impl History {
@@ -56,10 +99,10 @@ impl History {
         let followers = followers.collect();
         let rng = Rng::new(seed);
         let (world, compiler) = (World::default(), Compiler::default());
-        Self { seed, rng, world, compiler, published, followers, log: Vec::new() }
+        Self { seed, rng, world, compiler, published, followers, events: 0, seen: Seen::default() }
     }
 
-    fn run(mut self) {
+    fn run(mut self) -> Seen {
         let events = generate::begin(&mut self.rng);
         self.step(events);
         for _ in 0..STEPS {
@@ -69,12 +112,13 @@ impl History {
             }
             self.step(events);
         }
+        self.seen
     }
 
     fn step(&mut self, events: Vec<Event>) {
         for event in events {
             self.world.apply(&event);
-            self.log.push(event.clone());
+            self.events += 1;
             event.send(&mut self.compiler);
             // Some things happen within one compile, some are compiled one by one.
             if self.rng.one_in(3) {
@@ -159,6 +203,7 @@ impl History {
                 let packet = generate::packet(&self.world, machine, &mut self.rng);
                 let kernel = &kernels[usize::from(packet.dst.is_ipv6())];
                 let (is, should) = (kernel.verdict(&packet), model.verdict(&packet));
+                self.seen.count(&should);
                 if is != should {
                     wrong = Some(format!("at {name}: {packet}\n  rulecast: {is:?}\n  model:    {should:?}"));
                     break;
@@ -171,12 +216,13 @@ impl History {
     }
 
     fn fail(&self, what: &str) -> ! {
-        let seed = self.seed;
-        panic!(
-            "{what}\n\nafter {} events: {:#?}\n\nrepeat it with RULECAST_SEED={seed}",
-            self.log.len(),
-            self.world
-        );
+        let World { pool, services, slices, nodes } = &self.world;
+        let mut objects = vec![format!("{pool:?}")];
+        objects.extend(services.iter().map(|(name, object)| format!("{name}: {object:?}")));
+        objects.extend(slices.iter().map(|(name, object)| format!("{name}: {object:?}")));
+        objects.extend(nodes.iter().map(|(name, object)| format!("{name}: {object:?}")));
+        let (seed, events, objects) = (self.seed, self.events, objects.join("\n"));
+        panic!("{what}\n\nafter {events} events:\n{objects}\n\nrepeat it with RULECAST_SEED={seed}");
     }
 }
 
@@ -204,6 +250,15 @@ fn difference(one: &View, other: &View) -> Option<String> {
     })
 }
 
+/// When dropped by a panic, no other history begins.
+struct StopAll<'a>(&'a AtomicU64, u64);
+
+impl Drop for StopAll<'_> {
+    fn drop(&mut self) {
+        self.0.store(self.1, Ordering::Relaxed);
+    }
+}
+
 fn variable(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
     Some(text.parse().unwrap_or_else(|_| panic!("{name}={text}: a number is wanted")))
@@ -216,7 +271,7 @@ fn random_histories_end_where_kube_proxy_would() {
         return;
     }
     let count = variable("RULECAST_HISTORIES").unwrap_or(HISTORIES);
-    let next = AtomicU64::new(0);
+    let (next, total) = (AtomicU64::new(0), Mutex::new(Seen::default()));
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
         for _ in 0..threads {
@@ -226,9 +281,15 @@ fn random_histories_end_where_kube_proxy_would() {
                     if seed >= count {
                         break;
                     }
-                    History::new(seed).run();
+                    let stop = StopAll(&next, count);
+                    let seen = History::new(seed).run();
+                    std::mem::forget(stop);
+                    total.lock().expect("no thread panics with it").add(seen);
                 }
             });
         }
     });
+    let total = total.into_inner().expect("no thread panicked");
+    println!("{count} histories: {total:?}");
+    assert!(total.least() >= count, "too few verdicts of one kind to prove anything: {total:?}");
 }

@@ -80,18 +80,21 @@ impl<'w> Model<'w> {
 
     /// What becomes of a new connection.
     pub(crate) fn verdict(&self, packet: &Packet) -> Verdict {
-        let at_vip = self.owner(packet, Some(packet.dst)).map(|(port, why)| self.at_vip(packet, port, why));
-        let refused = [Outcome::Rejected].into();
-        match at_vip {
-            Some(verdict) if verdict != refused => verdict,
-            // No endpoints anywhere: the address may still be the node's own, with a nodePort.
-            other => match self.at_node_port(packet) {
-                Some(verdict) if verdict != refused => verdict,
-                at_node_port => match other.or(at_node_port) {
-                    Some(verdict) => verdict,
-                    None => self.elsewhere(packet),
-                },
-            },
+        let refused = Verdict::from([Outcome::Rejected]);
+        let vip = self.owner(packet, Some(packet.dst));
+        let at_vip = vip.map(|(port, why)| self.at_vip(packet, port, why));
+        if let Some(verdict) = at_vip.as_ref().filter(|verdict| **verdict != refused) {
+            return verdict.clone();
+        }
+        // No endpoints anywhere: the address may still be the node's own, with a nodePort.
+        match self.at_node_port(packet) {
+            Some(verdict) if verdict != refused => {
+                // DEVIATION 1: rulecast masquerades what comes past a VIP with externalTrafficPolicy Cluster.
+                let past =
+                    vip.is_some_and(|(port, why)| why != Why::ClusterIp && !port.service.external_local);
+                verdict.into_iter().map(|outcome| outcome.masqueraded_if(past)).collect()
+            }
+            at_node_port => at_vip.or(at_node_port).unwrap_or_else(|| self.elsewhere(packet)),
         }
     }
 

@@ -31,6 +31,16 @@ pub(crate) enum Outcome {
     },
 }
 
+impl Outcome {
+    /// The same, masqueraded if `more`.
+    pub(crate) fn masqueraded_if(self, more: bool) -> Self {
+        match self {
+            Self::To { endpoint, masqueraded } => Self::To { endpoint, masqueraded: masqueraded || more },
+            other => other,
+        }
+    }
+}
+
 /// All cases there are: an endpoint is picked at random.
 pub(crate) type Verdict = BTreeSet<Outcome>;
 
