@@ -164,7 +164,7 @@ fn expected_behaviour(applier: &Applier<Nftables>, family: Family) -> Behaviour 
             let mut leads = |map: &Name, verdict: String| {
                 drop(behaviour.verdicts.insert((map.to_string(), bytes.clone()), verdict));
             };
-            if let Some(detour) = &lane.detour {
+            if let Some(detour) = lane.detour.as_ref().filter(|_| !members.is_empty()) {
                 leads(&detour.map, detour.chain.to_string());
             }
             let pick = format!("{}-{}", lane.chain, members.len());

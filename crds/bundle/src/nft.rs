@@ -246,7 +246,7 @@ pub struct Lane {
     pub affinity: Option<Affinity>,
     /// Sets that hold each key of this lane for as long as its group exists, with or without members.
     pub sets: Vec<Name>,
-    /// A fixed chain that each key leads to as long as its group exists.
+    /// A fixed chain that each key leads to as long as its group has members.
     pub detour: Option<Detour>,
     /// The traffic is what externalTrafficPolicy is about, not internalTrafficPolicy. For metrics only.
     pub external: bool,

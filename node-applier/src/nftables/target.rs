@@ -109,7 +109,7 @@ impl Installed {
     }
 
     /// Its elements that no other target has, but for the endpoints. A target without members that is to be refused has
-    /// none but detours: its packets are refused as untranslated.
+    /// none: its packets are refused as untranslated.
     pub(super) fn elements(
         &self,
         layout: &Layout,
@@ -124,7 +124,7 @@ impl Installed {
                 each(set, layout.key(set, subject)?, content);
                 Ok(())
             };
-            if let Some((map, chain)) = sets.detour {
+            if let Some((map, chain)) = sets.detour.filter(|_| members > 0) {
                 element(map, &subject, Content::Goto(Chain::Fixed(chain)))?;
             }
             // Also of an empty list: the rules may be about clients of the Service port's other list as well.

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use rulecast_bundle::{Mode, Proto};
+use rulecast_bundle::{Mode, Proto, Settings};
 use rulecast_compiler::model::{
     DetectLocal, Endpoint, Node, NodePortAddresses, Options, Pool, Prefix, Service, ServicePort, Slice,
     SlicePort,
@@ -131,12 +131,15 @@ fn pool(rng: &mut Rng) -> Pool {
 }
 
 fn options(rng: &mut Rng) -> Options {
-    let detect_local = match rng.below(5) {
+    let detect_local = match rng.below(9) {
         0 => DetectLocal::None,
         1 => DetectLocal::ClusterCidr(prefixes(&["10.244.0.0/16"])),
         2 => DetectLocal::ClusterCidr(prefixes(&["fd00:244::/32", "10.244.0.0/15"])),
         // Nodes' addresses among them.
         3 => DetectLocal::ClusterCidr(prefixes(&["0.0.0.0/0", "::/0"])),
+        4 => DetectLocal::NodeCidr,
+        5 => DetectLocal::BridgeInterface("cbr0".to_owned()),
+        6 => DetectLocal::InterfaceNamePrefix("veth".to_owned()),
         _ => DetectLocal::ClusterCidr(prefixes(&["10.244.0.0/16", "fd00:244::/32"])),
     };
     let node_port_addresses = match rng.below(6) {
@@ -157,6 +160,7 @@ fn options(rng: &mut Rng) -> Options {
         node_port_addresses,
         service_cidrs: rng.some(&prefixes(&["10.96.0.0/16", "fd00:96::/64"]), 2).into_iter().collect(),
         allow_external_ips: !rng.one_in(4),
+        settings: Settings::default(),
     }
 }
 
@@ -171,7 +175,7 @@ fn node(name: &str, rng: &mut Rng) -> Node {
         labels,
         zone: (!rng.one_in(4)).then(|| rng.pick(&ZONES).to_owned()),
         addrs,
-        pod_cidrs: vec![(IpAddr::from([10, 244, number, 0]), 24)],
+        pod_cidrs: rng.some(&[(IpAddr::from([10, 244, number, 0]), 24), (ip("fd00:244::"), 32)], 2),
         draining: rng.one_in(8),
     }
 }
@@ -379,5 +383,7 @@ pub(crate) fn packet(world: &World, machine: &Machine, rng: &mut Rng) -> Packet 
     // A packet from a loopback address goes nowhere but to the node itself.
     from.retain(|addr| family(addr) && !addr.is_loopback());
     let src = rng.pick(&from);
-    Packet { proto, src, dst, dport }
+    let interfaces = [None, Some("cbr0"), Some("cbr01"), Some("veth1"), Some("eth0")];
+    let interface = if machine.is_local(src) { None } else { rng.pick(&interfaces) };
+    Packet { proto, src, dst, dport, interface }
 }

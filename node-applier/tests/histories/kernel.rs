@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use rulecast_bundle::nft::{ChainDef, ChainKind, Family, Field, HookPoint, Rule, Ruleset, Statement as S};
 use rulecast_bundle::{Name, Proto};
+use rulecast_compiler::model::Prefix;
 use rulecast_node::view::View;
 
 use crate::model::contains;
@@ -15,6 +16,8 @@ pub(crate) struct Kernel<'v> {
     rules: &'v Ruleset,
     sets: Sets,
     machine: &'v Machine,
+    /// The node's own pod CIDRs of the family.
+    pods: Vec<Prefix>,
 }
 
 /// A packet on its way.
@@ -29,6 +32,7 @@ struct Walk {
     masqueraded: bool,
     /// The number that `numgen` gives, before the modulus.
     random: u32,
+    interface: Option<&'static str>,
     /// The most members of a chain that it came through.
     members: u32,
 }
@@ -56,7 +60,9 @@ impl<'v> Kernel<'v> {
     /// What a node's view of a bundle makes of the kernel; none where the bundle has no rules of the family.
     pub(crate) fn new(view: &'v View, family: Family, machine: &'v Machine) -> Option<Self> {
         let rules = view.rules(family)?;
-        Some(Self { rules, sets: Sets::of(view, family, rules, machine), machine })
+        let of_family = |prefix: &&Prefix| Family::of(prefix.0) == family;
+        let pods = view.fact().pod_cidrs.iter().filter(of_family).copied().collect();
+        Some(Self { rules, sets: Sets::of(view, family, rules, machine), machine, pods })
     }
 
     /// What becomes of a new connection, over all numbers that `numgen` may give.
@@ -83,6 +89,7 @@ impl<'v> Kernel<'v> {
             mark: 0,
             masqueraded: false,
             random,
+            interface: packet.interface,
             members: 1,
         };
         // The node's own traffic begins with the output hook.
@@ -148,6 +155,15 @@ impl<'v> Kernel<'v> {
                 when(contains((*addr, *len), walk.addr(*field)) != *negate)
             }
             S::IsLocal { field, negate } => when(self.machine.is_local(walk.addr(*field)) != *negate),
+            // Where the node has no pod CIDR, rules with this are left out.
+            S::FromPods { negate } => {
+                let inside = self.pods.iter().any(|prefix| contains(*prefix, walk.src));
+                when(!self.pods.is_empty() && inside != *negate)
+            }
+            S::InputInterface { name, prefix, negate } => {
+                let here = walk.interface.unwrap_or_default();
+                when((if *prefix { here.starts_with(name) } else { here == name }) != *negate)
+            }
             // Only first packets of connections are sent through.
             S::StateNew => Flow::Next,
             S::StatusDnat => when(walk.translated),
@@ -157,7 +173,7 @@ impl<'v> Kernel<'v> {
             S::VerdictMap { key, map } => match self.sets.get(map, &walk.key(key, members)) {
                 None => Flow::NextRule,
                 Some(Content::Drop) => Flow::End(End::Drop),
-                Some(Content::Goto(chain)) => self.goto(*chain, walk),
+                Some(Content::Goto(chain)) => self.goto(chain, walk),
                 Some(other) => panic!("{map} is no verdict map: {other:?}"),
             },
             S::Dnat { key, map } => match self.sets.get(map, &walk.key(key, members)) {
@@ -201,15 +217,17 @@ impl<'v> Kernel<'v> {
         &chain.unwrap_or_else(|| panic!("there is no chain {name}")).rules
     }
 
-    /// A chain that a balancer makes, entered by goto: its end is the end of the chain that it came from.
-    fn goto(&self, chain: Chain, walk: &mut Walk) -> Flow {
-        let affinity = |balancer: usize| {
-            self.rules.balancers[balancer].affinity.as_ref().expect("affinity where a target has it")
-        };
-        let (rules, members) = match chain {
-            Chain::Pick { balancer, members } => (&self.rules.balancers[balancer].pick, members),
-            Chain::Sticky { balancer, members } => (&affinity(balancer).pick, members),
-            Chain::Remember { balancer } => (&affinity(balancer).update, 1),
+    /// A chain that a verdict leads to, entered by goto: its end is the end of the chain that it came from.
+    fn goto(&self, chain: &Chain, walk: &mut Walk) -> Flow {
+        let affinity =
+            |lane: usize| self.rules.lanes[lane].affinity.as_ref().expect("affinity where a target has it");
+        let (rules, members) = match *chain {
+            Chain::Fixed(ref name) => (self.chain(name), 1),
+            Chain::Pick { lane, members } => (&*self.rules.lanes[lane].pick, members),
+            Chain::Sticky { lane } => (&*affinity(lane).look, 1),
+            Chain::Remember { lane } => {
+                (&*affinity(lane).remember.as_ref().expect("rules that remember").rules, 1)
+            }
         };
         walk.members = walk.members.max(members);
         self.run(rules, members, walk).map_or(Flow::Return, Flow::End)

@@ -88,18 +88,13 @@ impl<'w> Model<'w> {
         }
         // No endpoints anywhere: the address may still be the node's own, with a nodePort.
         match self.at_node_port(packet) {
-            Some(verdict) if verdict != refused => {
-                // DEVIATION 1: rulecast masquerades what comes past a VIP with externalTrafficPolicy Cluster.
-                let past =
-                    vip.is_some_and(|(port, why)| why != Why::ClusterIp && !port.service.external_local);
-                verdict.into_iter().map(|outcome| outcome.masqueraded_if(past)).collect()
-            }
+            Some(verdict) if verdict != refused => verdict,
             at_node_port => at_vip.or(at_node_port).unwrap_or_else(|| self.elsewhere(packet)),
         }
     }
 
     fn at_vip(&self, packet: &Packet, port: Port<'w>, why: Why) -> Verdict {
-        if port.service.load_balancer_ips.contains(&packet.dst) && !self.in_source_ranges(port, packet.src) {
+        if port.service.load_balancer_ips.contains(&packet.dst) && !self.in_source_ranges(port, packet) {
             return [Outcome::Dropped].into();
         }
         if why == Why::ClusterIp {
@@ -118,7 +113,7 @@ impl<'w> Model<'w> {
         if !port.service.external_local {
             return self.to(packet, port, &lists.cluster, lists.any, true);
         }
-        if self.detector(family(packet.dst)).is_some_and(|pods| contains(pods, packet.src)) {
+        if self.from_pod(packet) == Some(true) {
             return self.to(packet, port, &lists.cluster, lists.any, by_cluster_ip);
         }
         if self.machine.is_local(packet.src) {
@@ -170,22 +165,36 @@ impl<'w> Model<'w> {
 
     /// Whether traffic to a cluster IP is masqueraded.
     fn cluster_ip_masquerades(&self, packet: &Packet) -> bool {
-        let foreign = self.detector(family(packet.dst)).is_some_and(|pods| !contains(pods, packet.src));
-        self.world.options().masquerade_all || foreign
+        self.world.options().masquerade_all || self.from_pod(packet) == Some(false)
     }
 
-    /// The pods' prefix of a family, where there is one.
-    fn detector(&self, of: Family) -> Option<Prefix> {
+    /// Whether a packet is from a pod of the node's own, as far as that can be told; none: it cannot.
+    fn from_pod(&self, packet: &Packet) -> Option<bool> {
+        let of = family(packet.dst);
+        let inside = |prefixes: &[Prefix]| {
+            let mut prefixes = prefixes.iter().filter(|p| family(p.0) == of).peekable();
+            prefixes.peek()?;
+            Some(prefixes.any(|prefix| contains(*prefix, packet.src)))
+        };
         match &self.world.options().detect_local {
             DetectLocal::None => None,
-            DetectLocal::ClusterCidr(prefixes) => prefixes.iter().copied().find(|p| family(p.0) == of),
+            DetectLocal::ClusterCidr(prefixes) => inside(prefixes),
+            DetectLocal::NodeCidr => inside(&self.node.pod_cidrs),
+            DetectLocal::BridgeInterface(name) => Some(packet.interface == Some(name)),
+            DetectLocal::InterfaceNamePrefix(name) => {
+                Some(packet.interface.is_some_and(|interface| interface.starts_with(name)))
+            }
         }
     }
 
-    fn in_source_ranges(&self, port: Port<'w>, src: IpAddr) -> bool {
+    /// Where a range holds the node's primary address, the VIP itself counts as a source too.
+    fn in_source_ranges(&self, port: Port<'w>, packet: &Packet) -> bool {
         let ranges = port.service.source_ranges.iter();
         let ranges: Vec<&Prefix> = ranges.filter(|r| family(r.0) == family(port.cluster_ip)).collect();
-        ranges.is_empty() || ranges.iter().any(|range| contains(**range, src))
+        let hold = |addr: IpAddr| ranges.iter().any(|range| contains(**range, addr));
+        let primary = self.node.addrs.iter().find(|a| family(**a) == family(packet.dst));
+        let own = packet.src == packet.dst && primary.is_some_and(|addr| hold(*addr));
+        ranges.is_empty() || hold(packet.src) || own
     }
 
     fn answers_node_ports(&self, addr: IpAddr) -> bool {
@@ -195,7 +204,8 @@ impl<'w> Model<'w> {
         match &self.world.options().node_port_addresses {
             NodePortAddresses::All => true,
             NodePortAddresses::Only { primary: true, .. } => {
-                self.node.addrs.iter().find(|a| family(**a) == family(addr)) == Some(&addr)
+                let primary = self.node.addrs.iter().find(|a| family(**a) == family(addr));
+                primary.is_none_or(|primary| *primary == addr)
             }
             NodePortAddresses::Only { prefixes, .. } => {
                 let prefixes: Vec<&Prefix> =

@@ -13,6 +13,8 @@ pub(crate) struct Packet {
     pub(crate) src: IpAddr,
     pub(crate) dst: IpAddr,
     pub(crate) dport: u16,
+    /// The interface that it comes in by; none where the node made it.
+    pub(crate) interface: Option<&'static str>,
 }
 
 /// What becomes of it in one case.
@@ -29,16 +31,6 @@ pub(crate) enum Outcome {
     Untouched {
         masqueraded: bool,
     },
-}
-
-impl Outcome {
-    /// The same, masqueraded if `more`.
-    pub(crate) fn masqueraded_if(self, more: bool) -> Self {
-        match self {
-            Self::To { endpoint, masqueraded } => Self::To { endpoint, masqueraded: masqueraded || more },
-            other => other,
-        }
-    }
 }
 
 /// All cases there are: an endpoint is picked at random.

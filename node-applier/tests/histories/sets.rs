@@ -1,4 +1,4 @@
-//! What the sets and maps of a family's table hold on a node, by what the bundle format says of balancers and lanes.
+//! What the sets and maps of a family's table hold on a node, by what the bundle format says of lanes.
 //!
 //! The node applier fills the kernel's sets in its own way, by differences; this is the same said plainly, from the
 //! contract alone.
@@ -27,20 +27,21 @@ pub(crate) enum Value {
 pub(crate) enum Content {
     None,
     Drop,
-    /// A chain, of a template and a number.
     Goto(Chain),
     Endpoint(SocketAddr),
 }
 
-/// A chain that a balancer makes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A chain that verdicts lead to.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Chain {
+    /// A fixed one.
+    Fixed(Name),
     /// Picks one of so many.
-    Pick { balancer: usize, members: u32 },
-    /// The same with affinity.
-    Sticky { balancer: usize, members: u32 },
+    Pick { lane: usize, members: u32 },
+    /// Looks up the client of a Service port.
+    Sticky { lane: usize },
     /// Remembers the client.
-    Remember { balancer: usize },
+    Remember { lane: usize },
 }
 
 /// One family's sets.
@@ -109,6 +110,7 @@ impl Sets {
             }
         }
         sets.node_addresses(view, family, rules, machine);
+        sets.own_sources(view, family, rules);
         sets
     }
 
@@ -121,33 +123,38 @@ impl Sets {
         affinity: bool,
         empty: Empty,
     ) {
-        let lane = &rules.lanes[usize::from(key.lane)];
-        let number = usize::from(lane.balancer);
-        let balancer = &rules.balancers[number];
+        let number = usize::from(key.lane);
+        let lane = &rules.lanes[number];
         let subject =
             Subject { proto: id.proto as u8, vip: key.addr, port: key.port, member: None, index: 0 };
         for set in &lane.sets {
             self.add(rules, set, &subject, Content::None);
         }
-        let count = u32::try_from(members.len()).expect("few");
-        let verdict = match (count, empty) {
-            (0, Empty::Reject) => None,
-            (0, Empty::Drop) => Some(Content::Drop),
-            _ if affinity => Some(Content::Goto(Chain::Sticky { balancer: number, members: count })),
-            _ => Some(Content::Goto(Chain::Pick { balancer: number, members: count })),
-        };
-        if let Some(verdict) = verdict {
-            self.add_once(rules, &balancer.verdicts, &subject, verdict);
+        let goto = Content::Goto;
+        if let Some(detour) = lane.detour.as_ref().filter(|_| !members.is_empty()) {
+            self.add_once(rules, &detour.map, &subject, goto(Chain::Fixed(detour.chain.clone())));
         }
         for (member, index) in members.iter().zip(0..) {
             let at = SocketAddr::new(member.addr, member.port);
-            self.add_once(rules, &balancer.endpoints, &Subject { index, ..subject }, Content::Endpoint(at));
+            self.add_once(rules, &lane.endpoints, &Subject { index, ..subject }, Content::Endpoint(at));
         }
-        if let Some(sticky) = balancer.affinity.as_ref().filter(|_| affinity) {
-            self.add(rules, &sticky.verdicts, &subject, Content::Goto(Chain::Remember { balancer: number }));
-            for member in members {
-                let subject = Subject { member: Some(*member), ..subject };
-                self.add(rules, &sticky.members, &subject, Content::None);
+        let sticky = lane.affinity.as_ref().filter(|_| affinity);
+        if let Some(remember) = sticky.and_then(|sticky| sticky.remember.as_ref()) {
+            self.add_once(rules, &remember.verdicts, &subject, goto(Chain::Remember { lane: number }));
+        }
+        let count = u32::try_from(members.len()).expect("few");
+        let pick = goto(Chain::Pick { lane: number, members: count });
+        match (count, empty, sticky) {
+            (0, Empty::Reject, _) => {}
+            (0, Empty::Drop, _) => self.add_once(rules, &lane.verdicts, &subject, Content::Drop),
+            (_, _, None) => self.add_once(rules, &lane.verdicts, &subject, pick),
+            (_, _, Some(sticky)) => {
+                self.add_once(rules, &lane.verdicts, &subject, goto(Chain::Sticky { lane: number }));
+                self.add_once(rules, &sticky.unknown, &subject, pick);
+                for member in members {
+                    let subject = Subject { member: Some(*member), ..subject };
+                    self.add(rules, &sticky.members, &subject, Content::None);
+                }
             }
         }
     }
@@ -186,10 +193,23 @@ impl Sets {
         let of_family = |addr: &&IpAddr| Family::of(**addr) == family;
         let primary = view.fact().addrs.iter().find(of_family).filter(|_| which.primary);
         let own = machine.addrs.iter().filter(of_family);
-        let inside = own.filter(|addr| which.prefixes.iter().any(|prefix| contains(*prefix, **addr)));
+        let all = which.primary && primary.is_none();
+        let inside = own.filter(|addr| all || which.prefixes.iter().any(|prefix| contains(*prefix, **addr)));
         let wanted: HashSet<IpAddr> = inside.chain(primary).copied().collect();
         let elements = wanted.into_iter().map(|addr| (vec![Value::Addr(addr)], Content::None));
         self.elements.entry(which.set.clone()).or_default().extend(elements);
+    }
+
+    /// Where a VIP's ranges hold the node's address, the VIP itself is a source as well.
+    fn own_sources(&mut self, view: &View, family: Family, rules: &Ruleset) {
+        let primary = view.fact().addrs.iter().find(|addr| Family::of(**addr) == family);
+        let (Some(set), Some(primary)) = (&rules.sources, primary) else { return };
+        let ranges = self.ranges.entry(set.clone()).or_default();
+        let hold: Vec<_> = ranges.iter().filter(|(_, range)| contains(*range, *primary)).cloned().collect();
+        for (key, _) in hold {
+            let Some(Value::Addr(vip)) = key.first().copied() else { continue };
+            ranges.push((key, (vip, if vip.is_ipv4() { 32 } else { 128 })));
+        }
     }
 
     /// The element of a key.

@@ -131,7 +131,7 @@ impl Out<'_> {
                 let only_address = rules.set(set).unwrap().key == [Field::DestAddr];
                 self.add(set, addr.filter(|_| only_address).map_or_else(|| key.clone(), |a| a.to_string()));
             }
-            if let Some(detour) = &lane.detour {
+            if let Some(detour) = lane.detour.as_ref().filter(|_| !members.is_empty()) {
                 self.add(&detour.map, format!("{key} : goto {}", detour.chain));
             }
             for (index, ((addr, port), _)) in members.iter().enumerate() {
