@@ -21,6 +21,7 @@ const NEW: [&str; 2] = ["192.168.50.31", "fd00:50::31"];
 
 /// With each of them, the same addresses answer in both worlds.
 pub(crate) fn prefixes_choose_addresses(worlds: &mut Worlds) -> anyhow::Result<()> {
+    worlds.clear()?;
     let service = Fixture::new(NAME, "NodePort", NODE_PORT, &json!({}));
     let service = service.slices(&worlds.peer.network, &["a1", "b1"]);
     worlds.set(&service)?;
@@ -47,6 +48,7 @@ pub(crate) fn prefixes_choose_addresses(worlds: &mut Worlds) -> anyhow::Result<(
 
 /// kube-proxy notices addresses with its next full sync only, at the latest after an hour; rulecast at once.
 pub(crate) fn addresses_come_and_go(worlds: &mut Worlds) -> anyhow::Result<()> {
+    worlds.clear()?;
     let prefixes = &["192.168.50.0/24", "fd00:50::/64"];
     worlds.configure(Config { name: "prefixes", node_port_addresses: prefixes, ..Config::default() })?;
     let service = Fixture::new(NAME, "NodePort", NODE_PORT, &json!({}));

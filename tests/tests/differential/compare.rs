@@ -16,7 +16,7 @@ const LEAST: usize = 4;
 /// The same when a probe is repeated.
 const LEAST_AGAIN: usize = 16;
 /// As many as people read.
-const SHOWN: usize = 80;
+const SHOWN: usize = 24;
 
 /// A difference that remained.
 pub(crate) struct Difference {

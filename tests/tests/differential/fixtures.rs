@@ -215,6 +215,21 @@ fn slices(m: &mut Maker<'_>) {
     let made =
         more(m, "slices-that-disagree").slices_with(m.network, "-1", &slice_ports(8080), &["a1", "b1"]);
     m.made.push(made.slices_with(m.network, "-2", &slice_ports(9090), &["b1"]).expect("a1 b1"));
+    // A running pod may have the address of one that is still ending: it counts, whatever it is.
+    let made = more(m, "address-of-a-terminating-pod").slices_with(
+        m.network,
+        "-1",
+        &slice_ports(8080),
+        &["a1:terminating"],
+    );
+    m.made.push(made.slices_with(m.network, "-2", &slice_ports(8080), &["a1", "b1"]).expect("a1 b1"));
+    let made = more(m, "address-of-an-unready-pod").slices_with(
+        m.network,
+        "-1",
+        &slice_ports(8080),
+        &["a1:terminating"],
+    );
+    m.made.push(made.slices_with(m.network, "-2", &slice_ports(8080), &["a1:unready"]).expect("refused"));
     let made = more(m, "ports-null").slices_with(m.network, "", &Value::Null, &["a1"]);
     m.made.push(made.expect("refused"));
     let made = more(m, "ports-empty").slices_with(m.network, "", &json!([]), &["a1"]);

@@ -69,7 +69,7 @@ impl Model {
     pub(crate) fn change(&mut self, random: &mut Random) {
         if !self.exists {
             self.exists = true;
-            self.slices = vec![slice(random)];
+            self.slices = vec![slice(random, &[])];
             for _ in 0..4 {
                 self.change_spec(random);
             }
@@ -80,13 +80,14 @@ impl Model {
             0..=2 => self.change_spec(random),
             3 => self.target_port = 8080 + 9090 - self.target_port,
             4 => match self.slices.len() {
-                0 | 1 => self.slices.push(slice(random)),
+                0 | 1 => self.slices.push(slice(random, &self.slices)),
                 _ => drop(self.slices.pop()),
             },
-            _ if self.slices.is_empty() => self.slices.push(slice(random)),
+            _ if self.slices.is_empty() => self.slices.push(slice(random, &[])),
             _ => {
                 let index = random.below(self.slices.len());
-                self.slices[index] = slice(random);
+                self.slices.remove(index);
+                self.slices.push(slice(random, &self.slices));
             }
         }
     }
@@ -171,12 +172,18 @@ impl Slice {
     }
 }
 
-fn slice(random: &mut Random) -> Slice {
+fn slice(random: &mut Random, others: &[Slice]) -> Slice {
     // Hints count only when all endpoints have them, so that most slices have all or none.
     let hints = random.below(4);
     let mut endpoints: Vec<String> = Vec::new();
     for pod in ["a1", "a2", "b1", "b2"] {
         if random.once_in(3) {
+            continue;
+        }
+        // Of an endpoint in two slices kube-proxy takes either: they have to say the same.
+        let other = others.iter().flat_map(|o| &o.endpoints).find(|words| words.starts_with(pod));
+        if let Some(words) = other {
+            endpoints.push(words.clone());
             continue;
         }
         let mut words = pod.to_owned();

@@ -37,6 +37,7 @@ fn run(worlds: &mut Worlds, config: Config) -> anyhow::Result<()> {
     }
     let fixtures = fixtures::all(&worlds.peer.network);
     write(worlds, &fixtures)?;
+    worlds.fixtures = true;
     worlds.settle()?;
     let services = worlds.services()?;
     let mut probes = targets::of_nobody();
@@ -50,6 +51,24 @@ fn run(worlds: &mut Worlds, config: Config) -> anyhow::Result<()> {
     println!("  {} probes, {} differ on purpose", probes.len(), comparison.deliberate);
     comparison.check(worlds)?;
     if every_protocol { expectations(&fixtures, &probes, &comparison) } else { Ok(()) }
+}
+
+impl Worlds {
+    /// Makes it as it was at the start, for what comes after the matrix.
+    pub(crate) fn clear(&mut self) -> anyhow::Result<()> {
+        if self.config != Config::default() {
+            self.configure(Config::default())?;
+        }
+        if std::mem::take(&mut self.fixtures) {
+            let names: Vec<String> = fixtures::all(&self.peer.network).into_iter().map(|f| f.name).collect();
+            let args: Vec<&str> =
+                ["delete", "services"].into_iter().chain(names.iter().map(String::as_str)).collect();
+            self.kubectl(&args)?;
+            let slices = format!("kubernetes.io/service-name in ({})", names.join(","));
+            self.kubectl(&["delete", "endpointslices", "-l", &slices])?;
+        }
+        Ok(())
+    }
 }
 
 /// Writes Services and slices.

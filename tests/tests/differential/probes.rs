@@ -174,15 +174,11 @@ async fn ends(world: &World, ports: &Ports, target: &Target, least: usize) -> an
         if ends.len() >= wanted {
             return Ok(ends);
         }
-        let batch = (wanted - ends.len()).min(8);
+        // The first connection of a client to a Service with affinity decides about the others: two at once would get two
+        // endpoints. Who gets none can wait for all at once.
+        let first = target.sticky && ends.is_empty();
+        let batch = if first { 1 } else { (wanted - ends.len()).min(16) };
         let connections = (0..batch).map(|_| connect(world, ports, target.proto, target.to));
-        // Clients of a Service with affinity come one after the other: two new ones at once may get two endpoints.
-        if target.sticky {
-            for connection in connections {
-                ends.push(connection.await?);
-            }
-        } else {
-            ends.extend(futures::future::try_join_all(connections).await?);
-        }
+        ends.extend(futures::future::try_join_all(connections).await?);
     }
 }

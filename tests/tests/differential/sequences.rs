@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use rulecast_tests::serve::KEEP;
 use serde_json::{Value, json};
 
-use crate::config::Config;
 use crate::fixture::{Fixture, slices, vips};
 use crate::flows::Wanted;
 use crate::probes::Source;
@@ -43,16 +42,12 @@ fn endpoints(worlds: &Worlds, name: &str, endpoints: &[&str]) -> anyhow::Result<
     worlds.apply(&slices(&worlds.peer.network, name, "", &ports("tcp", "udp", 8080), endpoints))
 }
 
-fn base(worlds: &mut Worlds) -> anyhow::Result<()> {
-    if worlds.config == Config::default() { Ok(()) } else { worlds.configure(Config::default()) }
-}
-
 fn at(port: u16) -> SocketAddr {
     SocketAddr::new(IPS[0].parse().expect("an address"), port)
 }
 
 pub(crate) fn endpoints_come_and_go(worlds: &mut Worlds) -> anyhow::Result<()> {
-    base(worlds)?;
+    worlds.clear()?;
     let name = "life";
     let mut s = Sequence::new(worlds, &[name])?;
     s.step("created", |w| w.set(&service(name, w, &["a1", "b1"])))?;
@@ -88,7 +83,7 @@ pub(crate) fn endpoints_come_and_go(worlds: &mut Worlds) -> anyhow::Result<()> {
 }
 
 pub(crate) fn types_change(worlds: &mut Worlds) -> anyhow::Result<()> {
-    base(worlds)?;
+    worlds.clear()?;
     let name = "types";
     let spec = |spec: Value| json!({ "spec": spec });
     let mut s = Sequence::new(worlds, &[name])?;
@@ -145,7 +140,7 @@ pub(crate) fn types_change(worlds: &mut Worlds) -> anyhow::Result<()> {
 }
 
 pub(crate) fn ports_change(worlds: &mut Worlds) -> anyhow::Result<()> {
-    base(worlds)?;
+    worlds.clear()?;
     let name = "ports";
     let mut s = Sequence::new(worlds, &[name])?;
     s.step("created", |w| w.set(&service(name, w, &["a1", "b1"])))?;
@@ -173,7 +168,7 @@ pub(crate) fn ports_change(worlds: &mut Worlds) -> anyhow::Result<()> {
 }
 
 pub(crate) fn an_address_is_used_again(worlds: &mut Worlds) -> anyhow::Result<()> {
-    base(worlds)?;
+    worlds.clear()?;
     let mut s = Sequence::new(worlds, &["first", "second"])?;
     s.step("the first has it", |w| w.set(&service("first", w, &["a1", "b1"])))?;
     s.open_flows(Source::Pod("a3"), at(80), Some(at(KEEP)))?;
@@ -187,7 +182,7 @@ pub(crate) fn an_address_is_used_again(worlds: &mut Worlds) -> anyhow::Result<()
 }
 
 pub(crate) fn labels_are_toggled(worlds: &mut Worlds) -> anyhow::Result<()> {
-    base(worlds)?;
+    worlds.clear()?;
     let name = "labels";
     let mut s = Sequence::new(worlds, &[name])?;
     s.step("created", |w| w.set(&service(name, w, &["a1", "b1"])))?;
@@ -210,7 +205,7 @@ pub(crate) fn labels_are_toggled(worlds: &mut Worlds) -> anyhow::Result<()> {
 
 /// A flow that is there before the Service is, as that of a program that only sends.
 pub(crate) fn a_flow_waits_for_its_service(worlds: &mut Worlds) -> anyhow::Result<()> {
-    base(worlds)?;
+    worlds.clear()?;
     let name = "awaited";
     let mut s = Sequence::new(worlds, &[name])?;
     let none = Wanted { serving: &[], usable: &[] };

@@ -53,6 +53,8 @@ pub(crate) struct Worlds {
     pub(crate) hub: Namespace,
     /// What is in force.
     pub(crate) config: Config,
+    /// Whether the fixtures are there.
+    pub(crate) fixtures: bool,
     /// How often [`Worlds::settle`] has been called.
     pub(crate) settled: u16,
     dir: TempDir,
@@ -208,7 +210,18 @@ impl Worlds {
             peer.proxies.push(Process::new(&name, &peers.join("kube-proxy"), &args, Path::new(&log)));
         }
         let config = Config::default();
-        let mut this = Self { peer, ours, controller, control_plane, kubectl, hub, config, settled: 0, dir };
+        let mut this = Self {
+            peer,
+            ours,
+            controller,
+            control_plane,
+            kubectl,
+            hub,
+            config,
+            fixtures: false,
+            settled: 0,
+            dir,
+        };
         this.install().inspect_err(|_| this.print_logs())?;
         Ok(this)
     }
