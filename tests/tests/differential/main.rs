@@ -25,9 +25,11 @@ mod matrix;
 mod outcome;
 mod probes;
 mod random;
+mod sctp;
 mod sequence;
 mod sequences;
 mod settle;
+mod shares;
 mod targets;
 mod worlds;
 
@@ -42,6 +44,8 @@ const SCENARIOS: &[Scenario<Worlds>] = scenarios![
     matrix::no_local_detector,
     matrix::masquerade_all,
     matrix::masquerade_all_and_no_local_detector,
+    shares::are_even,
+    sctp::the_same_addresses_are_served,
     sequences::endpoints_come_and_go,
     sequences::types_change,
     sequences::ports_change,
