@@ -44,6 +44,7 @@ const SCENARIOS: &[Scenario<Worlds>] = scenarios![
     matrix::no_local_detector,
     matrix::masquerade_all,
     matrix::masquerade_all_and_no_local_detector,
+    matrix::iptables_mode_of_kube_proxy,
     shares::are_even,
     sctp::the_same_addresses_are_served,
     sequences::endpoints_come_and_go,
@@ -57,9 +58,10 @@ const SCENARIOS: &[Scenario<Worlds>] = scenarios![
     affinity::clients_are_forgotten_in_time,
     addresses::prefixes_choose_addresses,
     addresses::addresses_come_and_go,
+    addresses::a_node_has_the_address_it_serves,
     histories::end_alike,
 ];
 
 fn main() -> ExitCode {
-    runner::run(SCENARIOS, Worlds::start, Worlds::print_logs)
+    runner::run(SCENARIOS, Worlds::start, Worlds::print_complaints)
 }

@@ -7,7 +7,7 @@ use rulecast_tests::probe::Proto;
 use serde_json::Value;
 
 use crate::compare::{Comparison, compare};
-use crate::config::Config;
+use crate::config::{Config, IPTABLES};
 use crate::fixture::Fixture;
 use crate::fixtures;
 use crate::probes::{Probe, Source};
@@ -29,6 +29,11 @@ pub(crate) fn masquerade_all(worlds: &mut Worlds) -> anyhow::Result<()> {
 pub(crate) fn masquerade_all_and_no_local_detector(worlds: &mut Worlds) -> anyhow::Result<()> {
     let name = "masqueradeAll, no local detector";
     run(worlds, Config { name, detect_local: false, masquerade_all: true, ..Config::default() })
+}
+
+/// kube-proxy's older mode: where it differs, it differs from its newer mode, too.
+pub(crate) fn iptables_mode_of_kube_proxy(worlds: &mut Worlds) -> anyhow::Result<()> {
+    run(worlds, Config { name: "kube-proxy's iptables mode", peer_mode: IPTABLES, ..Config::default() })
 }
 
 fn run(worlds: &mut Worlds, config: Config) -> anyhow::Result<()> {
@@ -61,11 +66,13 @@ impl Worlds {
         }
         if std::mem::take(&mut self.fixtures) {
             let names: Vec<String> = fixtures::all(&self.peer.network).into_iter().map(|f| f.name).collect();
-            let args: Vec<&str> =
-                ["delete", "services"].into_iter().chain(names.iter().map(String::as_str)).collect();
+            let args: Vec<&str> = ["delete", "services", "--wait=false"]
+                .into_iter()
+                .chain(names.iter().map(String::as_str))
+                .collect();
             self.kubectl(&args)?;
             let slices = format!("kubernetes.io/service-name in ({})", names.join(","));
-            self.kubectl(&["delete", "endpointslices", "-l", &slices])?;
+            self.kubectl(&["delete", "endpointslices", "--wait=false", "-l", &slices])?;
         }
         Ok(())
     }

@@ -18,7 +18,7 @@ use rulecast_tests::wait::{PATIENCE, wait_for};
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::config::{Config, POOL};
+use crate::config::{Config, NFTABLES, POOL};
 
 /// Where the API server listens. Every node has a second interface to it, which carries nothing else.
 const API_SERVER: Ipv4Addr = Ipv4Addr::new(192, 168, 77, 254);
@@ -120,7 +120,10 @@ impl World {
 
 /// Starts a kube-proxy until it knows the Service range: it writes the rule for that in its first sync only, for which the
 /// ServiceCIDRs may come too late.
-fn start_peer(process: &mut Process, node: &Namespace) -> anyhow::Result<()> {
+fn start_peer(process: &mut Process, node: &Namespace, mode: &str) -> anyhow::Result<()> {
+    if mode != NFTABLES {
+        return process.start(node);
+    }
     for _ in 0..10 {
         process.start(node)?;
         let knows = |family: &str| {
@@ -136,9 +139,7 @@ fn start_peer(process: &mut Process, node: &Namespace) -> anyhow::Result<()> {
         }
         process.terminate()?;
         // Its rules would pass for those of the next one.
-        for family in ["ip", "ip6"] {
-            node.output("nft", &["delete", "table", family, "kube-proxy"])?;
-        }
+        node.output("nft", &["flush", "ruleset"])?;
     }
     anyhow::bail!("kube-proxy never has the Service range in its first sync")
 }
@@ -168,7 +169,7 @@ pub(crate) fn secondary(number: u8) -> [IpAddr; 2] {
 impl Worlds {
     /// Starts everything.
     pub(crate) fn start() -> anyhow::Result<Self> {
-        namespace::require(&["ip", "nft"])?;
+        namespace::require(&["ip", "nft", "iptables"])?;
         let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
         setrlimit(Resource::RLIMIT_NOFILE, FILES.min(most), most)
             .context("raising the limit of open files")?;
@@ -253,9 +254,7 @@ impl Worlds {
         for (process, node) in self.peer.proxies.iter_mut().zip(&self.peer.network.nodes) {
             if process.is_running()? {
                 process.terminate()?;
-                for family in ["ip", "ip6"] {
-                    node.namespace.output("nft", &["delete", "table", family, "kube-proxy"])?;
-                }
+                node.namespace.output("nft", &["flush", "ruleset"])?;
             }
         }
         let kubeconfig = self.control_plane.kubeconfig();
@@ -266,7 +265,7 @@ impl Worlds {
         });
         self.apply(&[pool])?;
         for (process, node) in self.peer.proxies.iter_mut().zip(&self.peer.network.nodes) {
-            start_peer(process, &node.namespace)?;
+            start_peer(process, &node.namespace, config.peer_mode)?;
         }
         self.config = config;
         Ok(())
@@ -290,6 +289,19 @@ impl Worlds {
     /// Both worlds, kube-proxy's first.
     pub(crate) fn both(&self) -> [&World; 2] {
         [&self.peer, &self.ours]
+    }
+
+    /// Prints what the proxies complained about.
+    pub(crate) fn print_complaints(&self) {
+        for process in self.peer.proxies.iter().chain(&self.ours.proxies).chain([&self.controller]) {
+            let log = process.log();
+            let is_complaint =
+                |line: &&str| line.starts_with('E') || line.contains(" WARN ") || line.contains(" ERROR ");
+            let complaints: Vec<&str> = log.lines().filter(is_complaint).collect();
+            for line in &complaints[complaints.len().saturating_sub(5)..] {
+                println!("{}: {line}", process.name());
+            }
+        }
     }
 
     /// Prints the ends of all logs.
