@@ -11,7 +11,8 @@ use serde_json::json;
 
 use crate::fixture::{Fixture, ports, slice_ports, slices, vips};
 use crate::probes::Source;
-use crate::worlds::{World, Worlds};
+use crate::world::World;
+use crate::worlds::Worlds;
 
 const NAME: &str = "sticky";
 const IPS: [&str; 2] = ["10.96.0.102", "fd00:96::102"];

@@ -1,6 +1,7 @@
 //! Comparing the worlds.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -95,11 +96,11 @@ impl Comparison {
             let count = shown.entry(&probe.target.fixture).or_default();
             *count += 1;
             if *count <= SHOWN {
-                text += &format!("  {probe}\n    kube-proxy: {peer}\n    rulecast:   {ours}\n");
+                writeln!(text, "  {probe}\n    kube-proxy: {peer}\n    rulecast:   {ours}")?;
             }
         }
         for (fixture, count) in shown {
-            text += &format!("  {count} in all of {fixture}\n");
+            writeln!(text, "  {count} in all of {fixture}")?;
         }
         anyhow::bail!(text)
     }

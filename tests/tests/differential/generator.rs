@@ -13,6 +13,7 @@ const FIRST: u8 = 120;
 
 /// A Service in a history.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each stands for a field of a Service")]
 pub(crate) struct Model {
     number: u8,
     exists: bool,

@@ -58,7 +58,7 @@ fn history(worlds: &mut Worlds, seed: u64) -> anyhow::Result<()> {
                 add(&mut probes, targets::of_service(&worlds.peer, &service));
             }
         }
-        let words = || models.iter().map(|model| format!("  {model}\n")).collect::<String>();
+        let words = || models.iter().map(|model| format!("  {model}")).collect::<Vec<_>>().join("\n");
         compare(worlds, &probes)?
             .check(worlds)
             .with_context(|| format!("in round {round} of\n{}", words()))?;

@@ -31,6 +31,7 @@ mod sequences;
 mod settle;
 mod shares;
 mod targets;
+mod world;
 mod worlds;
 
 macro_rules! scenarios {
@@ -51,6 +52,7 @@ const SCENARIOS: &[Scenario<Worlds>] = scenarios![
     sequences::types_change,
     sequences::ports_change,
     sequences::an_address_is_used_again,
+    sequences::an_address_is_in_two_slices,
     sequences::labels_are_toggled,
     sequences::a_flow_waits_for_its_service,
     affinity::clients_stay_until_their_endpoint_goes,

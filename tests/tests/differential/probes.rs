@@ -13,7 +13,7 @@ use rulecast_tests::probe::Proto;
 
 use crate::connect::{Ports, connect};
 use crate::outcome::{End, Outcome};
-use crate::worlds::World;
+use crate::world::World;
 
 /// Probes of one source at a time.
 const AT_ONCE: usize = 200;
@@ -166,7 +166,7 @@ async fn ends(world: &World, ports: &Ports, target: &Target, least: usize) -> an
         different.sort();
         different.dedup();
         let wanted = match (&different[..], target.sticky) {
-            ([], _) | ([End::Other(_)], _) => least,
+            ([] | [End::Other(_)], _) => least,
             (_, true) => least.max(6),
             // One of so many that answer equally often is missed once in some thousand probes.
             (several, false) => (2 + 6 * several.len()).max(least),

@@ -8,7 +8,8 @@ use rulecast_tests::wait::{PATIENCE, wait_for};
 use serde_json::json;
 
 use crate::fixture::{Fixture, vips};
-use crate::worlds::{World, Worlds};
+use crate::world::World;
+use crate::worlds::Worlds;
 
 const NAME: &str = "sctp";
 const NODE_PORT: u16 = 30_013;

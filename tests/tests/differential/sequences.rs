@@ -46,13 +46,16 @@ fn at(port: u16) -> SocketAddr {
     SocketAddr::new(IPS[0].parse().expect("an address"), port)
 }
 
+/// What happens, the endpoints then, those that serve, those for new connections.
+type Step = (&'static str, &'static [&'static str], &'static [&'static str], &'static [&'static str]);
+
 pub(crate) fn endpoints_come_and_go(worlds: &mut Worlds) -> anyhow::Result<()> {
     worlds.clear()?;
     let name = "life";
     let mut s = Sequence::new(worlds, &[name])?;
     s.step("created", |w| w.set(&service(name, w, &["a1", "b1"])))?;
     s.open_flows(Source::Pod("a3"), at(80), Some(at(KEEP)))?;
-    let steps: [(&str, &[&str], &[&str], &[&str]); 9] = [
+    let steps: [Step; 9] = [
         ("one is added", &["a1", "b1", "b2"], &["a1", "b1", "b2"], &["a1", "b1", "b2"]),
         ("one becomes unready", &["a1", "b1:unready"], &["a1"], &["a1"]),
         ("it comes back", &["a1", "b1"], &["a1", "b1"], &["a1", "b1"]),
@@ -178,6 +181,28 @@ pub(crate) fn an_address_is_used_again(worlds: &mut Worlds) -> anyhow::Result<()
         w.delete("first")?;
         w.set(&service("second", w, &["b2"]))
     })?;
+    s.end()
+}
+
+/// A new pod may have the address of one that is still ending: whatever it is, it counts.
+pub(crate) fn an_address_is_in_two_slices(worlds: &mut Worlds) -> anyhow::Result<()> {
+    worlds.clear()?;
+    let name = "twice";
+    let mut s = Sequence::new(worlds, &[name])?;
+    let ports = ports("tcp", "udp", 8080);
+    for (what, old, new) in [
+        ("both serve", "a1", "a1"),
+        ("the new one is ready", "a1:terminating", "a1"),
+        ("the new one is not ready", "a1:terminating", "a1:unready"),
+        ("the old one is dead", "a1:dead", "a1"),
+        ("neither serves", "a1:dead", "a1:unready"),
+        ("both are ending", "a1:terminating", "a1:terminating"),
+    ] {
+        s.step(what, |w| {
+            let fixture = service(name, w, &[old]);
+            w.set(&fixture.slices_with(&w.peer.network, "-new", &ports, &[new]))
+        })?;
+    }
     s.end()
 }
 
