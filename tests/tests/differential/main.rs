@@ -1,6 +1,13 @@
 //! The same objects and the same packets through the real kube-proxy (nftables mode) and through rulecast, side by side:
 //! `cargo test -p rulecast-tests --test differential [-- NAME...]`.
 //!
+//! One API server serves two worlds whose nodes, pods and clients have the same addresses; in one the nodes run kube-proxy, in
+//! the other rulecast. Every change is made once, and every probe is made in both at the same time. They have to agree; the
+//! few differences that are meant to be are in `deliberate`. Only where kube-proxy is known to do worse (UDP flows that have
+//! nowhere to go, addresses that a node gets at run time) rulecast is held to what is right instead.
+//!
+//! `RULECAST_SEED=N` repeats a random history.
+//!
 //! SCTP: the kernels at hand have no SCTP sockets, so its packets cannot be compared; that its ports do not disturb the
 //! others, and what is written to the kernel for them, is.
 

@@ -169,7 +169,7 @@ async fn ends(world: &World, ports: &Ports, target: &Target, least: usize) -> an
             ([] | [End::Other(_)], _) => least,
             (_, true) => least.max(6),
             // One of so many that answer equally often is missed once in some thousand probes.
-            (several, false) => (2 + 6 * several.len()).max(least),
+            (several, false) => (4 + 7 * several.len()).max(least),
         };
         if ends.len() >= wanted {
             return Ok(ends);
