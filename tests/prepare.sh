@@ -11,6 +11,7 @@ fi
 missing=()
 need() { command -v "$1" >/dev/null || missing+=("$2"); }
 need nft nftables
+need iptables iptables
 need ip iproute2
 need openssl openssl
 need setpriv util-linux

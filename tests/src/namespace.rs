@@ -35,6 +35,7 @@ impl Namespace {
                 // Refusals are not rationed: a test is refused more often than a person.
                 ("ipv4/icmp_ratemask", "0"),
                 ("ipv6/icmp/ratelimit", "0"),
+                ("ipv6/icmp/ratemask", "\n"),
             ] {
                 let path = Path::new("/proc/sys/net").join(path);
                 fs::write(&path, value).with_context(|| path.display().to_string())?;

@@ -70,8 +70,9 @@ pub(crate) type BadEndpoint = (IpAddr, &'static str);
 
 /// The endpoints of a Service port in one family, each once.
 ///
-/// The same address and port may stand in several slices, also with different conditions: the most usable counts,
-/// then the one that names a node.
+/// The same address and port may stand in several slices. One that is not terminating counts, as with kube-proxy: the
+/// address of a pod that ends may already be a new pod's, which is not ready yet. Then the most usable counts, then the
+/// one that names a node.
 pub(crate) fn candidates<'a>(
     slices: &[&'a Slice],
     port: &ServicePort,
@@ -83,15 +84,14 @@ pub(crate) fn candidates<'a>(
         for number in
             slice.ports.iter().filter(|p| p.name == port.name && p.proto == port.proto).map(|p| p.port)
         {
-            let endpoints = slice.endpoints.iter();
-            let usable =
-                endpoints.filter(|e| Family::of(e.addr) == family && condition(e) > Condition::Unusable);
-            found.extend(usable.map(|endpoint| (number, endpoint)));
+            let endpoints = slice.endpoints.iter().filter(|e| Family::of(e.addr) == family);
+            found.extend(endpoints.map(|endpoint| (number, endpoint)));
         }
     }
-    let rank = |e: &Endpoint| (std::cmp::Reverse(condition(e)), e.node.is_none());
+    let rank = |e: &Endpoint| (e.terminating, std::cmp::Reverse(condition(e)), e.node.is_none());
     found.sort_by(|(p, a), (q, b)| (p, a.addr, rank(a), &a.node).cmp(&(q, b.addr, rank(b), &b.node)));
     found.dedup_by(|(p, a), (q, b)| p == q && a.addr == b.addr);
+    found.retain(|(_, e)| condition(e) > Condition::Unusable);
     found.retain(|(_, e)| match usable_address(e.addr) {
         Ok(()) => true,
         Err(why) => {

@@ -104,6 +104,20 @@ fn duplicates_in_several_slices_count_once_and_the_most_usable_wins() {
 }
 
 #[test]
+fn of_an_address_in_several_slices_what_does_not_terminate_counts() {
+    // The address of a pod that ends is already a new pod's, which is not ready.
+    let (ends, new) =
+        (terminating("10.1.0.1", "n1"), Endpoint { serving: false, ready: false, ..ready("10.1.0.1", "n1") });
+    let both = |list: [Endpoint; 2]| {
+        let compiler = compile(service(VIP), list.map(|e| slice(vec![e])).to_vec());
+        members(&compiler, group(VIP, GroupKind::Cluster), "x", "")
+    };
+    assert!(both([ends.clone(), new.clone()]).is_empty());
+    assert!(both([new, ends.clone()]).is_empty());
+    assert_eq!(both([ends, ready("10.1.0.1", "n2")]), ["10.1.0.1:8080"]);
+}
+
+#[test]
 fn ports_match_by_name_and_protocol() {
     let mut other_name = slice(vec![ready("10.1.0.1", "n1")]);
     other_name.ports[0].name = "other".into();

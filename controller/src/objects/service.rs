@@ -196,6 +196,16 @@ fn ports(ports: Vec<Port>, warnings: &mut Vec<String>) -> Result<Vec<ServicePort
             return Err(Wrong::new(format!("spec.ports[{i}].port"), "must be from 1 to 65535"));
         }
         let node_port = port.node_port.filter(|p| *p > 0);
+        // No API server lets this through, but a directory of manifests may have it.
+        let same = |other: &ServicePort| {
+            other.proto == proto
+                && (other.port == port.port || node_port.is_some() && other.node_port == node_port)
+        };
+        if out.iter().any(same) {
+            let problem =
+                "has the port or the nodePort of another port of this Service with the same protocol";
+            return Err(Wrong::new(format!("spec.ports[{i}]"), problem));
+        }
         out.push(ServicePort { name: port.name.unwrap_or_default(), proto, port: port.port, node_port });
     }
     Ok(out)

@@ -268,8 +268,8 @@ impl<'w> Model<'w> {
         }
     }
 
-    /// The port's endpoints, each once. Of one that several slices have, the most usable counts, then the one that
-    /// names a node.
+    /// The port's endpoints, each once. Of one that several slices have, what does not terminate counts, then the most
+    /// usable, then the one that names a node.
     fn candidates(&self, port: Port<'w>) -> Vec<Candidate<'w>> {
         let mut found: Vec<Candidate<'w>> = Vec::new();
         let slices = self.world.slices.values().filter(|slice| slice.service == port.name);
@@ -284,8 +284,9 @@ impl<'w> Model<'w> {
                 }
             }
         }
-        let rank =
-            |e: &Endpoint| (is_ready(e), is_draining(e), e.node.is_some(), std::cmp::Reverse(e.node.clone()));
+        let rank = |e: &Endpoint| {
+            (!e.terminating, is_ready(e), is_draining(e), e.node.is_some(), std::cmp::Reverse(e.node.clone()))
+        };
         found.sort_by(|a, b| a.at.cmp(&b.at).then_with(|| rank(b.endpoint).cmp(&rank(a.endpoint))));
         found.dedup_by(|a, b| a.at == b.at);
         found

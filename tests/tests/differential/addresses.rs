@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::compare::compare;
 use crate::config::Config;
-use crate::fixture::Fixture;
+use crate::fixture::{Fixture, vips};
 use crate::targets;
 use crate::worlds::Worlds;
 
@@ -21,6 +21,7 @@ const NEW: [&str; 2] = ["192.168.50.31", "fd00:50::31"];
 
 /// With each of them, the same addresses answer in both worlds.
 pub(crate) fn prefixes_choose_addresses(worlds: &mut Worlds) -> anyhow::Result<()> {
+    worlds.clear()?;
     let service = Fixture::new(NAME, "NodePort", NODE_PORT, &json!({}));
     let service = service.slices(&worlds.peer.network, &["a1", "b1"]);
     worlds.set(&service)?;
@@ -47,6 +48,7 @@ pub(crate) fn prefixes_choose_addresses(worlds: &mut Worlds) -> anyhow::Result<(
 
 /// kube-proxy notices addresses with its next full sync only, at the latest after an hour; rulecast at once.
 pub(crate) fn addresses_come_and_go(worlds: &mut Worlds) -> anyhow::Result<()> {
+    worlds.clear()?;
     let prefixes = &["192.168.50.0/24", "fd00:50::/64"];
     worlds.configure(Config { name: "prefixes", node_port_addresses: prefixes, ..Config::default() })?;
     let service = Fixture::new(NAME, "NodePort", NODE_PORT, &json!({}));
@@ -71,4 +73,48 @@ pub(crate) fn addresses_come_and_go(worlds: &mut Worlds) -> anyhow::Result<()> {
         answers(false)?;
     }
     worlds.delete(NAME)
+}
+
+/// A node that has a load balancer's address itself, as some load balancers want it, sends to it from just that address.
+pub(crate) fn a_node_has_the_address_it_serves(worlds: &mut Worlds) -> anyhow::Result<()> {
+    worlds.clear()?;
+    let mut fixtures = Vec::new();
+    for (number, name, ranges) in [
+        (115, "held-open", None),
+        (116, "held-for-node", Some(["192.168.50.1/32", "fd00:50::1/128"])),
+        (117, "held-for-address", Some(["203.0.113.117/32", "2001:db8:113::75/128"])),
+        (118, "held-for-others", Some(["198.51.100.0/24", "2001:db8:51::/64"])),
+    ] {
+        let more = ranges.map_or_else(|| json!({}), |list| json!({ "loadBalancerSourceRanges": list }));
+        let fixture = Fixture::new(name, "LoadBalancer", 30_000 + u16::from(number) - 100, &more);
+        let [v4, _, v6, _] = vips(number);
+        fixtures.push((name, [v4, v6], fixture.at(&[v4, v6]).slices(&worlds.peer.network, &["a1", "b1"])));
+    }
+    let on_lo = |worlds: &Worlds, verb: &str| -> anyhow::Result<()> {
+        for (world, (_, addrs, _)) in
+            worlds.both().into_iter().flat_map(|w| fixtures.iter().map(move |f| (w, f)))
+        {
+            for (addr, size) in addrs.iter().zip([32, 128]) {
+                world.network.nodes[0].namespace.ip(&format!("addr {verb} {addr}/{size} dev lo"))?;
+            }
+        }
+        Ok(())
+    };
+    on_lo(worlds, "add")?;
+    for (_, _, fixture) in &fixtures {
+        worlds.set(fixture)?;
+    }
+    worlds.settle()?;
+    let mut probes = Vec::new();
+    for service in worlds.services()?.iter().filter(|s| fixtures.iter().any(|f| s["metadata"]["name"] == f.0))
+    {
+        probes.extend(targets::of_service(&worlds.peer, service));
+    }
+    probes.retain(|probe| probe.target.what == "load balancer address");
+    let comparison = compare(worlds, &probes)?;
+    on_lo(worlds, "del")?;
+    for (name, ..) in &fixtures {
+        worlds.delete(name)?;
+    }
+    comparison.check(worlds)
 }

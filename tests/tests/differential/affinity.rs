@@ -9,10 +9,10 @@ use anyhow::{Context as _, ensure};
 use rulecast_tests::probe::{self, Proto};
 use serde_json::json;
 
-use crate::config::Config;
 use crate::fixture::{Fixture, ports, slice_ports, slices, vips};
 use crate::probes::Source;
-use crate::worlds::{World, Worlds};
+use crate::world::World;
+use crate::worlds::Worlds;
 
 const NAME: &str = "sticky";
 const IPS: [&str; 2] = ["10.96.0.102", "fd00:96::102"];
@@ -37,9 +37,7 @@ fn endpoints(worlds: &mut Worlds, endpoints: &[&str]) -> anyhow::Result<()> {
 }
 
 fn start(worlds: &mut Worlds, timeout: u64, endpoints: &[&str]) -> anyhow::Result<()> {
-    if worlds.config != Config::default() {
-        worlds.configure(Config::default())?;
-    }
+    worlds.clear()?;
     worlds.delete(NAME)?;
     let fixture = service(worlds, timeout, endpoints);
     worlds.set(&fixture)?;

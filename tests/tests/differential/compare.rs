@@ -1,5 +1,7 @@
 //! Comparing the worlds.
 
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -15,8 +17,8 @@ const ROUNDS: u32 = 4;
 const LEAST: usize = 4;
 /// The same when a probe is repeated.
 const LEAST_AGAIN: usize = 16;
-/// As many as people read.
-const SHOWN: usize = 80;
+/// Of each Service.
+const SHOWN: usize = 6;
 
 /// A difference that remained.
 pub(crate) struct Difference {
@@ -89,8 +91,16 @@ impl Comparison {
             self.peer.len(),
             worlds.config.name,
         );
-        for Difference { probe, peer, ours } in self.differences.iter().take(SHOWN) {
-            text += &format!("  {probe}\n    kube-proxy: {peer}\n    rulecast:   {ours}\n");
+        let mut shown = BTreeMap::<&str, usize>::new();
+        for Difference { probe, peer, ours } in &self.differences {
+            let count = shown.entry(&probe.target.fixture).or_default();
+            *count += 1;
+            if *count <= SHOWN {
+                writeln!(text, "  {probe}\n    kube-proxy: {peer}\n    rulecast:   {ours}")?;
+            }
+        }
+        for (fixture, count) in shown {
+            writeln!(text, "  {count} in all of {fixture}")?;
         }
         anyhow::bail!(text)
     }

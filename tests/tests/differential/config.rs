@@ -8,11 +8,18 @@ use serde_json::{Value, json};
 /// The pool of rulecast's nodes.
 pub(crate) const POOL: &str = "default";
 
+/// The mode of kube-proxy that rulecast is compared with.
+pub(crate) const NFTABLES: &str = "nftables";
+/// Its older mode.
+pub(crate) const IPTABLES: &str = "iptables";
+
 /// What is configured; everything else has its default.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Config {
     /// What reports call it.
     pub(crate) name: &'static str,
+    /// How kube-proxy writes rules; rulecast always does it with nftables.
+    pub(crate) peer_mode: &'static str,
     /// Whether pods are told from others, by the pods' addresses.
     pub(crate) detect_local: bool,
     /// Whether all traffic to cluster IPs is masqueraded.
@@ -23,7 +30,13 @@ pub(crate) struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { name: "base", detect_local: true, masquerade_all: false, node_port_addresses: &[] }
+        Self {
+            name: "base",
+            peer_mode: NFTABLES,
+            detect_local: true,
+            masquerade_all: false,
+            node_port_addresses: &[],
+        }
     }
 }
 
@@ -36,10 +49,11 @@ impl Config {
     pub(crate) fn kube_proxy(&self, kubeconfig: &Path) -> Value {
         json!({
             "apiVersion": "kubeproxy.config.k8s.io/v1alpha1", "kind": "KubeProxyConfiguration",
-            "mode": "nftables",
+            "mode": self.peer_mode,
             "clientConnection": { "kubeconfig": kubeconfig },
             "clusterCIDR": self.cluster_cidr(),
             "nodePortAddresses": self.node_port_addresses,
+            "iptables": { "masqueradeAll": self.masquerade_all, "minSyncPeriod": "100ms" },
             "nftables": { "masqueradeAll": self.masquerade_all, "minSyncPeriod": "100ms" },
             // What belongs to the whole machine cannot be set in a namespace.
             "conntrack": {

@@ -13,12 +13,12 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use crate::outcome::{End, KEPT};
-use crate::worlds::World;
+use crate::world::World;
 
 /// A refusal that comes back while the first SYN is still being sent, as it does within a machine, counts only when the
 /// SYN is repeated, after a second.
 const CONNECT: Duration = Duration::from_millis(1700);
-const ANSWER: Duration = Duration::from_millis(1000);
+const ANSWER: Duration = Duration::from_secs(1);
 /// The ports that connections are made from, one after the other: conntrack remembers UDP flows for minutes, and must
 /// not take a new one for an old one.
 const SOURCE_PORTS: std::ops::Range<u16> = 33_000..64_000;
@@ -58,12 +58,11 @@ pub(crate) async fn connect(
         }
     };
     tokio::pin!(work);
-    let result = match timeout(WORK, &mut work).await {
-        Ok(result) => result,
-        Err(_) => {
-            drop(permit);
-            work.await
-        }
+    let result = if let Ok(result) = timeout(WORK, &mut work).await {
+        result
+    } else {
+        drop(permit);
+        work.await
     };
     let result = result.unwrap_or_else(|_| Err(ErrorKind::TimedOut.into()));
     let (text, local) = match result {

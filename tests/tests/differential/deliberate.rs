@@ -1,20 +1,78 @@
 //! Where rulecast differs from kube-proxy on purpose.
 
+use crate::config::IPTABLES;
 use crate::outcome::Outcome;
-use crate::probes::Probe;
+use crate::probes::{Probe, Source};
 use crate::worlds::Worlds;
 
 /// A deliberate difference.
 struct Deliberate {
     /// Why rulecast does it in another way.
     reason: &'static str,
-    /// Whether this is it: the probe, kube-proxy's outcome, rulecast's.
-    is: fn(&Worlds, &Probe, &Outcome, &Outcome) -> bool,
+    /// Whether this is it.
+    is: fn(&Seen<'_>) -> bool,
 }
 
-const ALL: &[Deliberate] = &[];
+/// What was seen.
+struct Seen<'a> {
+    probe: &'a Probe,
+    peer: &'a Outcome,
+    ours: &'a Outcome,
+}
+
+impl Seen<'_> {
+    fn at(&self, what: &str) -> bool {
+        self.probe.target.what.contains(what)
+    }
+
+    fn at_external_address(&self) -> bool {
+        self.at("load balancer address") || self.at("externalIP")
+    }
+}
+
+/// From kube-proxy's nftables mode: none.
+const ALWAYS: &[Deliberate] = &[];
+
+/// From its iptables mode: rulecast does as the nftables mode does.
+const FROM_IPTABLES: &[Deliberate] = &[
+    Deliberate {
+        reason: "nodePorts answer on the primary address only unless the pool says otherwise",
+        is: |s| s.at("second address") && s.ours.is("refused"),
+    },
+    Deliberate {
+        reason: "nodePorts do not answer on loopback",
+        is: |s| s.at("loopback") && s.ours.is("refused"),
+    },
+    Deliberate {
+        reason: "an undefined port of a cluster IP is refused, not sent into the network",
+        is: |s| s.at("clusterIP at a port it has not") && s.ours.is("refused"),
+    },
+    Deliberate {
+        reason: "a node is refused, too, by what has no endpoints; the packet does not leave it untranslated",
+        is: |s| {
+            let from_node = matches!(s.probe.source, Source::Node(_));
+            from_node && s.at_external_address() && s.peer.is("no answer") && s.ours.is("refused")
+        },
+    },
+    Deliberate {
+        reason: "source ranges are looked at before it is known that there are no endpoints",
+        is: |s| s.at("load balancer address") && s.peer.is("refused") && s.ours.is("no answer"),
+    },
+    Deliberate {
+        reason: "source ranges hold for an address that is an externalIP, too",
+        is: |s| {
+            s.probe.target.fixture == "ranges-and-external-ip" && s.peer.answered() && s.ours.is("no answer")
+        },
+    },
+    Deliberate {
+        reason: "a pod that reaches itself by way of another node is masqueraded only where it runs",
+        is: |s| s.probe.source == Source::Pod("a1") && s.at("nodePort of node-b") && s.peer.names("a1 port"),
+    },
+];
 
 /// Why a difference is meant to be; nothing if it is not.
 pub(crate) fn reason(worlds: &Worlds, probe: &Probe, peer: &Outcome, ours: &Outcome) -> Option<&'static str> {
-    ALL.iter().find(|d| (d.is)(worlds, probe, peer, ours)).map(|d| d.reason)
+    let seen = Seen { probe, peer, ours };
+    let more = if worlds.config.peer_mode == IPTABLES { FROM_IPTABLES } else { &[] };
+    ALWAYS.iter().chain(more).find(|d| (d.is)(&seen)).map(|d| d.reason)
 }

@@ -83,7 +83,7 @@ impl Fixture {
         self
     }
 
-    /// Sets a field of every slice, by its JSON pointer.
+    /// Sets a label of every slice.
     #[must_use]
     pub(crate) fn slice_label(mut self, label: &str, value: &str) -> Self {
         for slice in &mut self.slices {

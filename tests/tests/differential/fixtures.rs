@@ -43,11 +43,11 @@ impl Maker<'_> {
         let made = Fixture::new(name, "NodePort", node_port, &json!({})).slices(self.network, endpoints);
         self.made.push(made.expect(expected));
     }
+}
 
-    /// A Service with cluster IPs only.
-    fn plain(&mut self, name: &str) -> Fixture {
-        Fixture::new(name, "ClusterIP", 0, &json!({}))
-    }
+/// A Service with cluster IPs only.
+fn plain(name: &str) -> Fixture {
+    Fixture::new(name, "ClusterIP", 0, &json!({}))
 }
 
 /// All of them.
@@ -244,17 +244,17 @@ fn slices(m: &mut Maker<'_>) {
 fn labels_and_types(m: &mut Maker<'_>) {
     const NAME: &str = "service.kubernetes.io/service-proxy-name";
     const HEADLESS: &str = "service.kubernetes.io/headless";
-    let made = m.plain("another-proxy").slices(m.network, &["a1"]).label(NAME, "other");
+    let made = plain("another-proxy").slices(m.network, &["a1"]).label(NAME, "other");
     m.made.push(made.expect("no answer"));
-    let made = m.plain("another-proxy-slice").slices(m.network, &["a1"]).slice_label(NAME, "other");
+    let made = plain("another-proxy-slice").slices(m.network, &["a1"]).slice_label(NAME, "other");
     m.made.push(made.expect("a1"));
-    let made = m.plain("headless-label").slices(m.network, &["a1"]).label(HEADLESS, "");
+    let made = plain("headless-label").slices(m.network, &["a1"]).label(HEADLESS, "");
     m.made.push(made.expect("a1"));
-    let made = m.plain("headless-slice").slices(m.network, &["a1"]).slice_label(HEADLESS, "");
+    let made = plain("headless-slice").slices(m.network, &["a1"]).slice_label(HEADLESS, "");
     m.made.push(made.expect("refused"));
     let headless = Fixture::new("headless", "ClusterIP", 0, &json!({ "clusterIP": "None" }));
     m.made.push(headless.slices(m.network, &["a1"]));
-    let mut external = m.plain("external-name").slices(m.network, &["a1"]);
+    let mut external = plain("external-name").slices(m.network, &["a1"]);
     external.service["spec"] =
         json!({ "type": "ExternalName", "externalName": "example.org", "ports": ports(0) });
     m.made.push(external);

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, ensure};
 use rulecast_tests::namespace::Namespace;
 
-use crate::worlds::World;
+use crate::world::World;
 
 /// How long an answer may take that is on its way.
 const ANSWER: Duration = Duration::from_millis(300);

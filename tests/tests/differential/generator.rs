@@ -13,6 +13,7 @@ const FIRST: u8 = 120;
 
 /// A Service in a history.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each stands for a field of a Service")]
 pub(crate) struct Model {
     number: u8,
     exists: bool,
@@ -69,7 +70,7 @@ impl Model {
     pub(crate) fn change(&mut self, random: &mut Random) {
         if !self.exists {
             self.exists = true;
-            self.slices = vec![slice(random)];
+            self.slices = vec![slice(random, &[])];
             for _ in 0..4 {
                 self.change_spec(random);
             }
@@ -80,13 +81,14 @@ impl Model {
             0..=2 => self.change_spec(random),
             3 => self.target_port = 8080 + 9090 - self.target_port,
             4 => match self.slices.len() {
-                0 | 1 => self.slices.push(slice(random)),
+                0 | 1 => self.slices.push(slice(random, &self.slices)),
                 _ => drop(self.slices.pop()),
             },
-            _ if self.slices.is_empty() => self.slices.push(slice(random)),
+            _ if self.slices.is_empty() => self.slices.push(slice(random, &[])),
             _ => {
                 let index = random.below(self.slices.len());
-                self.slices[index] = slice(random);
+                self.slices.remove(index);
+                self.slices.push(slice(random, &self.slices));
             }
         }
     }
@@ -127,7 +129,7 @@ impl Model {
             "sessionAffinity": if self.sticky { "ClientIP" } else { "None" },
         });
         if self.external_ip {
-            more["externalIPs"] = json!([vips(host - 60)[1], vips(host - 60)[2]]);
+            more["externalIPs"] = json!([vips(host)[1], vips(host)[2]]);
         }
         if self.kind != "ClusterIP" || self.external_ip {
             // Answers that come from elsewhere do not arrive, and affinity chooses which: not both.
@@ -140,7 +142,7 @@ impl Model {
         if self.kind == "LoadBalancer" && !self.ranges.is_empty() {
             more["loadBalancerSourceRanges"] = self.ranges.into();
         }
-        let mut fixture = Fixture::new(&self.name(), self.kind, node_port, &more).at(&vips(host - 50));
+        let mut fixture = Fixture::new(&self.name(), self.kind, node_port, &more).at(&vips(host - 7));
         for ingress in &mut fixture.ingress {
             ingress["ipMode"] = self.ip_mode.into();
         }
@@ -171,12 +173,18 @@ impl Slice {
     }
 }
 
-fn slice(random: &mut Random) -> Slice {
+fn slice(random: &mut Random, others: &[Slice]) -> Slice {
     // Hints count only when all endpoints have them, so that most slices have all or none.
     let hints = random.below(4);
     let mut endpoints: Vec<String> = Vec::new();
     for pod in ["a1", "a2", "b1", "b2"] {
         if random.once_in(3) {
+            continue;
+        }
+        // Of an endpoint in two slices kube-proxy takes either: they have to say the same.
+        let other = others.iter().flat_map(|o| &o.endpoints).find(|words| words.starts_with(pod));
+        if let Some(words) = other {
+            endpoints.push(words.clone());
             continue;
         }
         let mut words = pod.to_owned();

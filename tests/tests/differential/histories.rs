@@ -8,7 +8,6 @@ use anyhow::Context as _;
 use rulecast_tests::probe::Proto;
 
 use crate::compare::compare;
-use crate::config::Config;
 use crate::generator::Model;
 use crate::matrix::write;
 use crate::probes::{Probe, Source};
@@ -18,14 +17,12 @@ use crate::worlds::Worlds;
 
 /// No history is begun after this time.
 const TIME: Duration = Duration::from_secs(50);
-const SERVICES: u8 = 7;
+const SERVICES: u8 = 12;
 const ROUNDS: usize = 4;
 const SEED: &str = "RULECAST_SEED";
 
 pub(crate) fn end_alike(worlds: &mut Worlds) -> anyhow::Result<()> {
-    if worlds.config != Config::default() {
-        worlds.configure(Config::default())?;
-    }
+    worlds.clear()?;
     let given = std::env::var(SEED).ok().map(|text| text.parse::<u64>().context(SEED)).transpose()?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
     let mut seed = given.unwrap_or(now % 1_000_000 * 1000);
@@ -61,7 +58,7 @@ fn history(worlds: &mut Worlds, seed: u64) -> anyhow::Result<()> {
                 add(&mut probes, targets::of_service(&worlds.peer, &service));
             }
         }
-        let words = || models.iter().map(|model| format!("  {model}\n")).collect::<String>();
+        let words = || models.iter().map(|model| format!("  {model}")).collect::<Vec<_>>().join("\n");
         compare(worlds, &probes)?
             .check(worlds)
             .with_context(|| format!("in round {round} of\n{}", words()))?;

@@ -52,6 +52,21 @@ impl Outcome {
         self.0.keys().eq(other.0.keys())
     }
 
+    /// Whether all connections ended like this.
+    pub(crate) fn is(&self, end: &str) -> bool {
+        self.0.keys().eq([end])
+    }
+
+    /// Whether pods answered all connections.
+    pub(crate) fn answered(&self) -> bool {
+        self.0.keys().all(|key| key.contains("port "))
+    }
+
+    /// Whether any connection ended in a way that begins like this.
+    pub(crate) fn names(&self, start: &str) -> bool {
+        self.0.keys().any(|key| key.starts_with(start))
+    }
+
     /// The words with their counts.
     pub(crate) fn counts(&self) -> &BTreeMap<String, u32> {
         &self.0

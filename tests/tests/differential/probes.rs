@@ -13,7 +13,7 @@ use rulecast_tests::probe::Proto;
 
 use crate::connect::{Ports, connect};
 use crate::outcome::{End, Outcome};
-use crate::worlds::World;
+use crate::world::World;
 
 /// Probes of one source at a time.
 const AT_ONCE: usize = 200;
@@ -166,23 +166,19 @@ async fn ends(world: &World, ports: &Ports, target: &Target, least: usize) -> an
         different.sort();
         different.dedup();
         let wanted = match (&different[..], target.sticky) {
-            ([], _) | ([End::Other(_)], _) => least,
+            ([] | [End::Other(_)], _) => least,
             (_, true) => least.max(6),
             // One of so many that answer equally often is missed once in some thousand probes.
-            (several, false) => (2 + 6 * several.len()).max(least),
+            (several, false) => (4 + 7 * several.len()).max(least),
         };
         if ends.len() >= wanted {
             return Ok(ends);
         }
-        let batch = (wanted - ends.len()).min(8);
+        // The first connection of a client to a Service with affinity decides about the others: two at once would get two
+        // endpoints. Who gets none can wait for all at once.
+        let first = target.sticky && ends.is_empty();
+        let batch = if first { 1 } else { (wanted - ends.len()).min(16) };
         let connections = (0..batch).map(|_| connect(world, ports, target.proto, target.to));
-        // Clients of a Service with affinity come one after the other: two new ones at once may get two endpoints.
-        if target.sticky {
-            for connection in connections {
-                ends.push(connection.await?);
-            }
-        } else {
-            ends.extend(futures::future::try_join_all(connections).await?);
-        }
+        ends.extend(futures::future::try_join_all(connections).await?);
     }
 }

@@ -126,13 +126,13 @@ impl Worlds {
 
     /// Removes a Service and all its slices.
     pub(crate) fn delete(&self, service: &str) -> anyhow::Result<()> {
-        self.kubectl(&["delete", "service", service, "--ignore-not-found"])?;
+        self.kubectl(&["delete", "service", service, "--ignore-not-found", "--wait=false"])?;
         self.delete_slices(service)
     }
 
     /// Removes all slices of a Service.
     pub(crate) fn delete_slices(&self, service: &str) -> anyhow::Result<()> {
         let label = format!("kubernetes.io/service-name={service}");
-        self.kubectl(&["delete", "endpointslices", "-l", &label]).map(drop)
+        self.kubectl(&["delete", "endpointslices", "--wait=false", "-l", &label]).map(drop)
     }
 }

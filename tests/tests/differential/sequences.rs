@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use rulecast_tests::serve::KEEP;
 use serde_json::{Value, json};
 
-use crate::config::Config;
 use crate::fixture::{Fixture, slices, vips};
 use crate::flows::Wanted;
 use crate::probes::Source;
@@ -43,21 +42,20 @@ fn endpoints(worlds: &Worlds, name: &str, endpoints: &[&str]) -> anyhow::Result<
     worlds.apply(&slices(&worlds.peer.network, name, "", &ports("tcp", "udp", 8080), endpoints))
 }
 
-fn base(worlds: &mut Worlds) -> anyhow::Result<()> {
-    if worlds.config == Config::default() { Ok(()) } else { worlds.configure(Config::default()) }
-}
-
 fn at(port: u16) -> SocketAddr {
     SocketAddr::new(IPS[0].parse().expect("an address"), port)
 }
 
+/// What happens, the endpoints then, those that serve, those for new connections.
+type Step = (&'static str, &'static [&'static str], &'static [&'static str], &'static [&'static str]);
+
 pub(crate) fn endpoints_come_and_go(worlds: &mut Worlds) -> anyhow::Result<()> {
-    base(worlds)?;
+    worlds.clear()?;
     let name = "life";
     let mut s = Sequence::new(worlds, &[name])?;
     s.step("created", |w| w.set(&service(name, w, &["a1", "b1"])))?;
     s.open_flows(Source::Pod("a3"), at(80), Some(at(KEEP)))?;
-    let steps: [(&str, &[&str], &[&str], &[&str]); 9] = [
+    let steps: [Step; 9] = [
         ("one is added", &["a1", "b1", "b2"], &["a1", "b1", "b2"], &["a1", "b1", "b2"]),
         ("one becomes unready", &["a1", "b1:unready"], &["a1"], &["a1"]),
         ("it comes back", &["a1", "b1"], &["a1", "b1"], &["a1", "b1"]),
@@ -88,7 +86,7 @@ pub(crate) fn endpoints_come_and_go(worlds: &mut Worlds) -> anyhow::Result<()> {
 }
 
 pub(crate) fn types_change(worlds: &mut Worlds) -> anyhow::Result<()> {
-    base(worlds)?;
+    worlds.clear()?;
     let name = "types";
     let spec = |spec: Value| json!({ "spec": spec });
     let mut s = Sequence::new(worlds, &[name])?;
@@ -145,7 +143,7 @@ pub(crate) fn types_change(worlds: &mut Worlds) -> anyhow::Result<()> {
 }
 
 pub(crate) fn ports_change(worlds: &mut Worlds) -> anyhow::Result<()> {
-    base(worlds)?;
+    worlds.clear()?;
     let name = "ports";
     let mut s = Sequence::new(worlds, &[name])?;
     s.step("created", |w| w.set(&service(name, w, &["a1", "b1"])))?;
@@ -173,7 +171,7 @@ pub(crate) fn ports_change(worlds: &mut Worlds) -> anyhow::Result<()> {
 }
 
 pub(crate) fn an_address_is_used_again(worlds: &mut Worlds) -> anyhow::Result<()> {
-    base(worlds)?;
+    worlds.clear()?;
     let mut s = Sequence::new(worlds, &["first", "second"])?;
     s.step("the first has it", |w| w.set(&service("first", w, &["a1", "b1"])))?;
     s.open_flows(Source::Pod("a3"), at(80), Some(at(KEEP)))?;
@@ -186,8 +184,30 @@ pub(crate) fn an_address_is_used_again(worlds: &mut Worlds) -> anyhow::Result<()
     s.end()
 }
 
+/// A new pod may have the address of one that is still ending: whatever it is, it counts.
+pub(crate) fn an_address_is_in_two_slices(worlds: &mut Worlds) -> anyhow::Result<()> {
+    worlds.clear()?;
+    let name = "twice";
+    let mut s = Sequence::new(worlds, &[name])?;
+    let ports = ports("tcp", "udp", 8080);
+    for (what, old, new) in [
+        ("both serve", "a1", "a1"),
+        ("the new one is ready", "a1:terminating", "a1"),
+        ("the new one is not ready", "a1:terminating", "a1:unready"),
+        ("the old one is dead", "a1:dead", "a1"),
+        ("neither serves", "a1:dead", "a1:unready"),
+        ("both are ending", "a1:terminating", "a1:terminating"),
+    ] {
+        s.step(what, |w| {
+            let fixture = service(name, w, &[old]);
+            w.set(&fixture.slices_with(&w.peer.network, "-new", &ports, &[new]))
+        })?;
+    }
+    s.end()
+}
+
 pub(crate) fn labels_are_toggled(worlds: &mut Worlds) -> anyhow::Result<()> {
-    base(worlds)?;
+    worlds.clear()?;
     let name = "labels";
     let mut s = Sequence::new(worlds, &[name])?;
     s.step("created", |w| w.set(&service(name, w, &["a1", "b1"])))?;
@@ -210,7 +230,7 @@ pub(crate) fn labels_are_toggled(worlds: &mut Worlds) -> anyhow::Result<()> {
 
 /// A flow that is there before the Service is, as that of a program that only sends.
 pub(crate) fn a_flow_waits_for_its_service(worlds: &mut Worlds) -> anyhow::Result<()> {
-    base(worlds)?;
+    worlds.clear()?;
     let name = "awaited";
     let mut s = Sequence::new(worlds, &[name])?;
     let none = Wanted { serving: &[], usable: &[] };

@@ -9,7 +9,8 @@ use rulecast_tests::wait::{PATIENCE, wait_for};
 use serde_json::{Value, json};
 
 use crate::fixture::{Fixture, slice_ports};
-use crate::worlds::{World, Worlds};
+use crate::world::World;
+use crate::worlds::Worlds;
 
 /// A Service that is changed after everything else: who serves it as it is now has seen all that was changed before.
 const LAST: &str = "last-of-all";

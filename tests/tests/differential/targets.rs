@@ -8,7 +8,8 @@ use rulecast_tests::probe::Proto;
 use serde_json::Value;
 
 use crate::probes::{Probe, Source, Target};
-use crate::worlds::{World, Worlds, secondary};
+use crate::world::{World, secondary};
+use crate::worlds::Worlds;
 
 /// An address of the Service range that the allocator does not give out by itself.
 const UNALLOCATED: [&str; 2] = ["10.96.0.200", "fd00:96::c8"];

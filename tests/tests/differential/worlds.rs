@@ -10,35 +10,19 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use rulecast_tests::control_plane::{self, ControlPlane};
 use rulecast_tests::kubectl::Kubectl;
 use rulecast_tests::namespace::{self, Namespace};
-use rulecast_tests::network::{Client, Network};
 use rulecast_tests::process::Process;
 use rulecast_tests::programs::{self, APPLIER, CONTROLLER};
-use rulecast_tests::serve;
 use rulecast_tests::wait::{PATIENCE, wait_for};
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::config::{Config, POOL};
+use crate::config::{Config, NFTABLES, POOL};
+use crate::world::World;
 
 /// Where the API server listens. Every node has a second interface to it, which carries nothing else.
 const API_SERVER: Ipv4Addr = Ipv4Addr::new(192, 168, 77, 254);
 /// Sockets at once, of all probes and servers.
 const FILES: u64 = 20_000;
-
-/// The addresses from which the external clients send; source ranges let the first one in.
-pub(crate) const SECOND_CLIENT: u8 = 101;
-
-/// A world.
-pub(crate) struct World {
-    /// Who serves Services in it.
-    pub(crate) proxy: &'static str,
-    /// In the order of the nodes.
-    pub(crate) proxies: Vec<Process>,
-    /// The client that no source range lets in.
-    pub(crate) blocked: Client,
-    /// Its namespaces.
-    pub(crate) network: Network,
-}
 
 /// Both. Its parts end in the order of the fields.
 pub(crate) struct Worlds {
@@ -53,72 +37,19 @@ pub(crate) struct Worlds {
     pub(crate) hub: Namespace,
     /// What is in force.
     pub(crate) config: Config,
+    /// Whether the fixtures are there.
+    pub(crate) fixtures: bool,
     /// How often [`Worlds::settle`] has been called.
     pub(crate) settled: u16,
     dir: TempDir,
 }
 
-impl World {
-    fn new(prefix: &str, proxy: &'static str, hub: &Namespace, first: u8) -> anyhow::Result<Self> {
-        let network = Network::new(prefix, 3)?;
-        let blocked = network.add_client(prefix, SECOND_CLIENT)?;
-        void(&network.hub)?;
-        for (node, number) in network.nodes.iter().zip(1..) {
-            for (addr, size) in secondary(number).into_iter().zip([24, 64]) {
-                let nodad = if addr.is_ipv6() { "nodad" } else { "" };
-                node.namespace.ip(&format!("addr add {addr}/{size} dev eth0 {nodad}"))?;
-            }
-            // Pods in the node's own network.
-            serve::start(&node.namespace, &node.name)?;
-            let host = first + number;
-            let port = format!("node-{host}");
-            hub.ip(&format!("link add {port} type veth peer name mgmt netns {}", node.namespace.name()))?;
-            hub.ip(&format!("link set {port} master switch up"))?;
-            node.namespace.ip(&format!("addr add 192.168.77.{host}/24 dev mgmt"))?;
-            node.namespace.ip("link set mgmt up")?;
-        }
-        // Half of the load balancers' addresses lead to the second node; the first node takes what is sent to cluster
-        // IPs from outside.
-        for client in [&network.client, &blocked] {
-            for (prefix, node) in [
-                ("203.0.113.0/25", 0),
-                ("203.0.113.128/25", 1),
-                ("10.96.0.0/16", 0),
-                ("2001:db8:113::/65", 0),
-                ("2001:db8:113:0:8000::/65", 1),
-                ("fd00:96::/112", 0),
-            ] {
-                let node = &network.nodes[node];
-                let via = if prefix.contains("::") { node.v6 } else { node.v4 };
-                client.namespace.ip(&format!("route add {prefix} via {via}"))?;
-            }
-        }
-        Ok(Self { proxy, proxies: Vec::new(), blocked, network })
-    }
-
-    /// What an address is, in the words of a report.
-    pub(crate) fn describe(&self, addr: IpAddr) -> String {
-        for (node, number) in self.network.nodes.iter().zip(1..) {
-            if addr == node.v4 || addr == node.v6 {
-                return node.name.clone();
-            }
-            if secondary(number).contains(&addr) {
-                return format!("{}'s second address", node.name);
-            }
-            if addr == IpAddr::from([10, 244, number, 254]) {
-                return format!("{}'s gateway", node.name);
-            }
-            if let Some(pod) = node.pods.iter().find(|pod| addr == pod.v4 || addr == pod.v6) {
-                return pod.name.clone();
-            }
-        }
-        addr.to_string()
-    }
-}
-
 /// Starts a kube-proxy until it knows the Service range: it writes the rule for that in its first sync only, for which the
 /// ServiceCIDRs may come too late.
-fn start_peer(process: &mut Process, node: &Namespace) -> anyhow::Result<()> {
+fn start_peer(process: &mut Process, node: &Namespace, mode: &str) -> anyhow::Result<()> {
+    if mode != NFTABLES {
+        return process.start(node);
+    }
     for _ in 0..10 {
         process.start(node)?;
         let knows = |family: &str| {
@@ -134,39 +65,15 @@ fn start_peer(process: &mut Process, node: &Namespace) -> anyhow::Result<()> {
         }
         process.terminate()?;
         // Its rules would pass for those of the next one.
-        for family in ["ip", "ip6"] {
-            node.output("nft", &["delete", "table", family, "kube-proxy"])?;
-        }
+        node.output("nft", &["flush", "ruleset"])?;
     }
     anyhow::bail!("kube-proxy never has the Service range in its first sync")
-}
-
-/// What is addressed to nobody is refused by the switch: a route would say so, too, but only now and then.
-fn void(hub: &Namespace) -> anyhow::Result<()> {
-    hub.ip("link add void type veth peer name void-end")?;
-    hub.ip("link set void up")?;
-    for family in ["-4", "-6"] {
-        hub.ip(&format!("{family} route del unreachable default"))?;
-        hub.ip(&format!("{family} route add default dev void"))?;
-    }
-    let rules = "add table inet void; \
-        add chain inet void forward { type filter hook forward priority 0; }; \
-        add rule inet void forward oifname void reject with icmpx type host-unreachable";
-    hub.output("nft", &[rules]).map(drop)
-}
-
-/// The second addresses of a node, both families.
-pub(crate) fn secondary(number: u8) -> [IpAddr; 2] {
-    [
-        IpAddr::from([192, 168, 50, 10 + number]),
-        IpAddr::from([0xfd00, 0x50, 0, 0, 0, 0, 0, 0x10 + u16::from(number)]),
-    ]
 }
 
 impl Worlds {
     /// Starts everything.
     pub(crate) fn start() -> anyhow::Result<Self> {
-        namespace::require(&["ip", "nft"])?;
+        namespace::require(&["ip", "nft", "iptables"])?;
         let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
         setrlimit(Resource::RLIMIT_NOFILE, FILES.min(most), most)
             .context("raising the limit of open files")?;
@@ -208,7 +115,18 @@ impl Worlds {
             peer.proxies.push(Process::new(&name, &peers.join("kube-proxy"), &args, Path::new(&log)));
         }
         let config = Config::default();
-        let mut this = Self { peer, ours, controller, control_plane, kubectl, hub, config, settled: 0, dir };
+        let mut this = Self {
+            peer,
+            ours,
+            controller,
+            control_plane,
+            kubectl,
+            hub,
+            config,
+            fixtures: false,
+            settled: 0,
+            dir,
+        };
         this.install().inspect_err(|_| this.print_logs())?;
         Ok(this)
     }
@@ -240,9 +158,7 @@ impl Worlds {
         for (process, node) in self.peer.proxies.iter_mut().zip(&self.peer.network.nodes) {
             if process.is_running()? {
                 process.terminate()?;
-                for family in ["ip", "ip6"] {
-                    node.namespace.output("nft", &["delete", "table", family, "kube-proxy"])?;
-                }
+                node.namespace.output("nft", &["flush", "ruleset"])?;
             }
         }
         let kubeconfig = self.control_plane.kubeconfig();
@@ -253,7 +169,7 @@ impl Worlds {
         });
         self.apply(&[pool])?;
         for (process, node) in self.peer.proxies.iter_mut().zip(&self.peer.network.nodes) {
-            start_peer(process, &node.namespace)?;
+            start_peer(process, &node.namespace, config.peer_mode)?;
         }
         self.config = config;
         Ok(())
@@ -277,6 +193,19 @@ impl Worlds {
     /// Both worlds, kube-proxy's first.
     pub(crate) fn both(&self) -> [&World; 2] {
         [&self.peer, &self.ours]
+    }
+
+    /// Prints what the proxies complained about.
+    pub(crate) fn print_complaints(&self) {
+        for process in self.peer.proxies.iter().chain(&self.ours.proxies).chain([&self.controller]) {
+            let log = process.log();
+            let is_complaint =
+                |line: &&str| line.starts_with('E') || line.contains(" WARN ") || line.contains(" ERROR ");
+            let complaints: Vec<&str> = log.lines().filter(is_complaint).collect();
+            for line in &complaints[complaints.len().saturating_sub(5)..] {
+                println!("{}: {line}", process.name());
+            }
+        }
     }
 
     /// Prints the ends of all logs.
