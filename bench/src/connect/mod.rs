@@ -1,0 +1,138 @@
+//! The first packet of a connection: how long it takes and how many rules it meets, with kube-proxy and with rulecast.
+//!
+//! Both run at the same time, each on a node of its own between a client and the pods, in network namespaces. A thousand
+//! connections here, a thousand there: what else the machine does hits both. Nothing waits for connections on the other
+//! side, so what is measured is the kernel's way there and back: two namespaces, one node, and that node's rules.
+
+mod api_server;
+mod objects;
+mod path;
+mod proxies;
+mod table;
+mod trace;
+
+use std::net::SocketAddr;
+
+use anyhow::{Context as _, Result};
+use rulecast_tests::namespace;
+
+use self::objects::Kind;
+use self::proxies::Side;
+use self::trace::Trace;
+use crate::cluster::{Cluster, Size};
+use crate::progress::Progress;
+
+pub use self::table::Comparison;
+
+/// Connections made on one path before it is the other's turn.
+const BATCH: usize = 100;
+/// Beginning of the namespaces' names.
+const PREFIX: &str = "rc-connect";
+
+/// Measures at one size: `connections` to cluster IPs by each of the two.
+pub fn measure(size: Size, connections: u32, progress: &mut Progress) -> Result<Comparison> {
+    namespace::require(&["ip", "nft"])?;
+    namespace::remove_leftovers(PREFIX)?;
+    let cluster = Cluster::new(size)?;
+    let prefix = format!("{PREFIX}-{}", std::process::id());
+    let dirs = [tempfile::tempdir()?, tempfile::tempdir()?];
+    let title = format!("connect {} x {}", size.services, size.endpoints);
+    progress.step(&format!("{title}: kube-proxy writes its rules"));
+    let kube_proxy = proxies::kube_proxy(&cluster, size, &prefix, dirs[0].path())?;
+    progress.step(&format!("{title}: rulecast writes its rules"));
+    let rulecast = proxies::rulecast(&cluster, size, &prefix, dirs[1].path())?;
+    let sides = [kube_proxy, rulecast];
+    let mut comparison = Comparison::new(size);
+    let direct = targets(connections, |n| {
+        let service = cluster.scattered_service(n);
+        let slice = &cluster.slices(service)[0].1;
+        SocketAddr::new(slice.endpoints[0].addr, slice.ports[0].port)
+    });
+    let services = targets(connections, |n| objects::cluster_ip(&cluster, cluster.scattered_service(n)));
+    for (what, targets) in [("connect to a pod", direct), ("connect to a cluster IP", services)] {
+        progress.step(&format!("{title}: {what}"));
+        comparison.add_times(what, interleaved(&sides, &targets)?);
+    }
+    progress.step(&format!("{title}: counting rules"));
+    count_rules(&cluster, &sides, &mut comparison)?;
+    Ok(comparison)
+}
+
+fn targets(connections: u32, target: impl Fn(u32) -> SocketAddr) -> Vec<SocketAddr> {
+    (0..connections).map(target).collect()
+}
+
+/// The times of both in microseconds, the same targets for both, batch by batch.
+fn interleaved(sides: &[Side; 2], targets: &[SocketAddr]) -> Result<[Vec<f64>; 2]> {
+    let mut times = [Vec::new(), Vec::new()];
+    for side in sides {
+        // Neighbours and caches.
+        side.path.connect(&targets[..targets.len().min(BATCH)]).context(side.name)?;
+    }
+    for (number, batch) in targets.chunks(BATCH).enumerate() {
+        // Who is first alternates, too.
+        for at in [number % 2, 1 - number % 2] {
+            let took = sides[at].path.connect(batch).context(sides[at].name)?;
+            times[at].extend(took.iter().map(|time| time.as_secs_f64() * 1e6));
+        }
+    }
+    Ok(times)
+}
+
+/// Where a connection begins.
+#[derive(Clone, Copy)]
+enum From {
+    /// In the client's namespace; the target decides whether as a pod or from outside.
+    Client,
+    /// On the node itself.
+    Node,
+}
+
+fn count_rules(cluster: &Cluster, sides: &[Side; 2], comparison: &mut Comparison) -> Result<()> {
+    let [plain, affinity, ranges, local] =
+        [(0, Kind::Plain), (3, Kind::Affinity), (5, Kind::Ranges), (7, Kind::Local)].map(
+            |(service, kind)| {
+                assert_eq!(objects::kind(service), kind);
+                service
+            },
+        );
+    let ip = |service| objects::cluster_ip(cluster, service);
+    let load_balancer = |service| objects::load_balancer(cluster, service).expect("a load balancer");
+    let node_port = |service| {
+        let port = objects::node_port(service).expect("the first ones have a nodePort");
+        SocketAddr::new(objects::node_address(cluster), port)
+    };
+    let pod = SocketAddr::new(cluster.slices(plain)[0].1.endpoints[0].addr, 8080);
+    let cases = [
+        ("pod -> pod", From::Client, pod),
+        ("pod -> cluster IP", From::Client, ip(plain)),
+        ("pod -> cluster IP with affinity", From::Client, ip(affinity)),
+        ("  and again", From::Client, ip(affinity)),
+        ("node -> cluster IP", From::Node, ip(plain)),
+        ("outside -> nodePort", From::Client, node_port(ranges)),
+        ("outside -> nodePort, Local", From::Client, node_port(local)),
+        ("outside -> load balancer with source ranges", From::Client, load_balancer(ranges)),
+        ("outside -> load balancer, Local", From::Client, load_balancer(local)),
+    ];
+    let [mut a, mut b] =
+        [Trace::start(&sides[0].path, sides[0].table)?, Trace::start(&sides[1].path, sides[1].table)?];
+    let mut next = None;
+    for (what, from, target) in cases {
+        let of = |trace: &mut Trace<'_>, side: &Side| {
+            let met = trace.connection(target, |path| match from {
+                From::Client => path.connect(&[target]).map(drop),
+                From::Node => path.connect_from_node(target),
+            });
+            met.with_context(|| format!("{}: {what}", side.name))
+        };
+        let met = [of(&mut a, &sides[0])?, of(&mut b, &sides[1])?];
+        comparison.add_met(what, met.map(|[first, _]| first));
+        if target == ip(plain) && next.is_none() {
+            next = Some(met.map(|[_, next]| next));
+        }
+    }
+    if let Some(met) = next {
+        comparison.add_met("every later packet of a connection", met);
+    }
+    Ok(())
+}
