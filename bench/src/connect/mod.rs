@@ -13,12 +13,12 @@ mod trace;
 
 use std::net::SocketAddr;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use rulecast_tests::namespace;
 
 use self::objects::Kind;
 use self::proxies::Side;
-use self::trace::Trace;
+use self::trace::{Met, Trace};
 use crate::cluster::{Cluster, Size};
 use crate::progress::Progress;
 
@@ -33,6 +33,7 @@ const PREFIX: &str = "rc-connect";
 pub fn measure(size: Size, connections: u32, progress: &mut Progress) -> Result<Comparison> {
     namespace::require(&["ip", "nft"])?;
     namespace::remove_leftovers(PREFIX)?;
+    ensure!(size.services >= 10 * SAMPLES, "at least {} Services are needed", 10 * SAMPLES);
     let cluster = Cluster::new(size)?;
     let prefix = format!("{PREFIX}-{}", std::process::id());
     let dirs = [tempfile::tempdir()?, tempfile::tempdir()?];
@@ -43,6 +44,9 @@ pub fn measure(size: Size, connections: u32, progress: &mut Progress) -> Result<
     let rulecast = proxies::rulecast(&cluster, size, &prefix, dirs[1].path())?;
     let sides = [kube_proxy, rulecast];
     let mut comparison = Comparison::new(size);
+    // Before the clients of Services with affinity are known.
+    progress.step(&format!("{title}: counting rules"));
+    count_rules(&cluster, &sides, &mut comparison)?;
     let direct = targets(connections, |n| {
         let service = cluster.scattered_service(n);
         let slice = &cluster.slices(service)[0].1;
@@ -53,8 +57,6 @@ pub fn measure(size: Size, connections: u32, progress: &mut Progress) -> Result<
         progress.step(&format!("{title}: {what}"));
         comparison.add_times(what, interleaved(&sides, &targets)?);
     }
-    progress.step(&format!("{title}: counting rules"));
-    count_rules(&cluster, &sides, &mut comparison)?;
     Ok(comparison)
 }
 
@@ -88,51 +90,58 @@ enum From {
     Node,
 }
 
+/// What to connect to, by the Service's number.
+type Target<'a> = &'a dyn Fn(u32) -> SocketAddr;
+
+/// Counts for one packet are always the same, but for kube-proxy's search through the endpoints of a Service with
+/// affinity, and endpoints are picked at random: so this many Services of a kind are tried, and the mean is taken.
+const SAMPLES: u32 = 10;
+
 fn count_rules(cluster: &Cluster, sides: &[Side; 2], comparison: &mut Comparison) -> Result<()> {
-    let [plain, affinity, ranges, local] =
-        [(0, Kind::Plain), (3, Kind::Affinity), (5, Kind::Ranges), (7, Kind::Local)].map(
-            |(service, kind)| {
-                assert_eq!(objects::kind(service), kind);
-                service
-            },
-        );
     let ip = |service| objects::cluster_ip(cluster, service);
     let load_balancer = |service| objects::load_balancer(cluster, service).expect("a load balancer");
     let node_port = |service| {
         let port = objects::node_port(service).expect("the first ones have a nodePort");
         SocketAddr::new(objects::node_address(cluster), port)
     };
-    let pod = SocketAddr::new(cluster.slices(plain)[0].1.endpoints[0].addr, 8080);
-    let cases = [
-        ("pod -> pod", From::Client, pod),
-        ("pod -> cluster IP", From::Client, ip(plain)),
-        ("pod -> cluster IP with affinity", From::Client, ip(affinity)),
-        ("  and again", From::Client, ip(affinity)),
-        ("node -> cluster IP", From::Node, ip(plain)),
-        ("outside -> nodePort", From::Client, node_port(ranges)),
-        ("outside -> nodePort, Local", From::Client, node_port(local)),
-        ("outside -> load balancer with source ranges", From::Client, load_balancer(ranges)),
-        ("outside -> load balancer, Local", From::Client, load_balancer(local)),
+    let pod = |service| {
+        let slice = &cluster.slices(service)[0].1;
+        SocketAddr::new(slice.endpoints[0].addr, slice.ports[0].port)
+    };
+    let cases: [(&str, From, Kind, Target<'_>); 9] = [
+        ("pod -> pod", From::Client, Kind::Plain, &pod),
+        ("pod -> cluster IP", From::Client, Kind::Plain, &ip),
+        ("pod -> cluster IP with affinity", From::Client, Kind::Affinity, &ip),
+        ("  and again", From::Client, Kind::Affinity, &ip),
+        ("node -> cluster IP", From::Node, Kind::Plain, &ip),
+        ("outside -> nodePort", From::Client, Kind::Ranges, &node_port),
+        ("outside -> nodePort, Local", From::Client, Kind::Local, &node_port),
+        ("outside -> load balancer with source ranges", From::Client, Kind::Ranges, &load_balancer),
+        ("outside -> load balancer, Local", From::Client, Kind::Local, &load_balancer),
     ];
-    let [mut a, mut b] =
-        [Trace::start(&sides[0].path, sides[0].table)?, Trace::start(&sides[1].path, sides[1].table)?];
-    let mut next = None;
-    for (what, from, target) in cases {
-        let of = |trace: &mut Trace<'_>, side: &Side| {
-            let met = trace.connection(target, |path| match from {
-                From::Client => path.connect(&[target]).map(drop),
-                From::Node => path.connect_from_node(target),
-            });
-            met.with_context(|| format!("{}: {what}", side.name))
-        };
-        let met = [of(&mut a, &sides[0])?, of(&mut b, &sides[1])?];
-        comparison.add_met(what, met.map(|[first, _]| first));
-        if target == ip(plain) && next.is_none() {
-            next = Some(met.map(|[_, next]| next));
+    let [a, b] = sides;
+    let mut traces = [Trace::start(&a.path, a.table)?, Trace::start(&b.path, b.table)?];
+    let mut later = None;
+    for (what, from, kind, target) in cases {
+        let mut met = [[Met::default(); 2]; 2];
+        for service in (0..).filter(|service| objects::kind(*service) == kind).take(SAMPLES as usize) {
+            let target = target(service);
+            for (at, side) in sides.iter().enumerate() {
+                let connection = traces[at].connection(target, |path| match from {
+                    From::Client => path.connect(&[target]).map(drop),
+                    From::Node => path.connect_from_node(target),
+                });
+                let connection = connection.with_context(|| format!("{}: {what}", side.name))?;
+                for (sum, met) in met[at].iter_mut().zip(connection) {
+                    *sum += met;
+                }
+            }
         }
+        comparison.add_met(what, met.map(|[first, _]| first), SAMPLES);
+        later = Some(met.map(|[_, later]| later));
     }
-    if let Some(met) = next {
-        comparison.add_met("every later packet of a connection", met);
+    if let Some(met) = later {
+        comparison.add_met("every later packet of a connection", met, SAMPLES);
     }
     Ok(())
 }

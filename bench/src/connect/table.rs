@@ -48,10 +48,11 @@ impl Comparison {
         }
     }
 
-    /// Adds what a packet met, kube-proxy's first.
-    pub(super) fn add_met(&mut self, what: &str, met: [Met; 2]) {
-        self.add(what.to_owned(), "rules", met.map(|met| met.rules.into()), true);
-        self.add(what.to_owned(), "chains", met.map(|met| met.chains.into()), false);
+    /// Adds what so many packets met together, kube-proxy's first.
+    pub(super) fn add_met(&mut self, what: &str, met: [Met; 2], packets: u32) {
+        let mean = |sum: u32| f64::from(sum) / f64::from(packets);
+        self.add(what.to_owned(), "rules", met.map(|met| mean(met.rules)), true);
+        self.add(what.to_owned(), "chains", met.map(|met| mean(met.chains)), false);
     }
 
     fn add(&mut self, what: String, unit: &'static str, [kube_proxy, rulecast]: [f64; 2], budget: bool) {
@@ -73,7 +74,7 @@ impl Comparison {
                 (true, false) => "  MISSED",
             };
             let ratio = ratio.map(|ratio| format!("{ratio:.2}")).unwrap_or_default();
-            let digits = usize::from(*unit == "us");
+            let digits = usize::from([kube_proxy, rulecast].iter().any(|value| value.fract() != 0.0));
             writeln!(
                 table,
                 "  {what:<50} {unit:<7}{kube_proxy:>11.digits$}{rulecast:>11.digits$}{ratio:>8}{verdict}"
@@ -104,8 +105,8 @@ mod tests {
     fn only_counts_of_rules_have_a_budget() {
         let mut comparison = Comparison::new(Size { services: 10, endpoints: 1 });
         comparison.add_times("connect", [vec![10.0], vec![20.0]]);
-        comparison.add_met("a", [Met { rules: 6, chains: 4 }, Met { rules: 7, chains: 4 }]);
-        comparison.add_met("b", [Met { rules: 6, chains: 4 }, Met { rules: 6, chains: 5 }]);
+        comparison.add_met("a", [Met { rules: 6, chains: 4 }, Met { rules: 7, chains: 4 }], 1);
+        comparison.add_met("b", [Met { rules: 6, chains: 4 }, Met { rules: 6, chains: 5 }], 1);
         let table = comparison.table();
         assert_eq!(table.matches("MISSED").count(), 1, "{table}");
         assert_eq!(table.matches("  ok").count(), 1, "{table}");

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::net::SocketAddr;
+use std::ops::AddAssign;
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -34,6 +35,13 @@ pub(super) struct Met {
     pub(super) rules: u32,
     /// Chains it entered.
     pub(super) chains: u32,
+}
+
+impl AddAssign for Met {
+    fn add_assign(&mut self, other: Self) {
+        self.rules += other.rules;
+        self.chains += other.chains;
+    }
 }
 
 /// The table that marks packets, before anything else looks at them.
