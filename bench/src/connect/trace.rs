@@ -84,7 +84,9 @@ impl<'a> Trace<'a> {
             let mut command = Command::new("nft");
             command.args(["-a", "monitor", "trace"]).stdin(Stdio::null()).stdout(stdout).spawn()
         })??;
-        Ok(Self { path, table, monitor, output, chains: HashMap::new() })
+        // All at once: to list a single chain, nft reads the whole table just the same.
+        let listing = nft(&path.node, &["-a", "-t", "list", "table", table.family, table.name])?;
+        Ok(Self { path, table, monitor, output, chains: chains(&listing) })
     }
 
     /// What the first packet of a connection meets, and what the next one does. `connect` makes one connection to `target`.
@@ -93,14 +95,14 @@ impl<'a> Trace<'a> {
         target: SocketAddr,
         connect: impl Fn(&Path) -> Result<()>,
     ) -> Result<[Met; 2]> {
-        let end = Instant::now() + Duration::from_mins(5);
+        let end = Instant::now() + Duration::from_mins(15);
         loop {
             let from = fs::read_to_string(self.output.path())?.len();
             connect(self.path)?;
             let text = self.said_since(from)?;
             let packets = packets(&text)?;
             let to = format!("ip daddr {} ", target.ip());
-            let mut of = |flags: &str| {
+            let of = |flags: &str| {
                 let mark = format!("tcp flags == {flags} ");
                 let found = packets.iter().find(|p| p.header.contains(&to) && p.header.contains(&mark));
                 found.map(|packet| self.count(packet)).transpose()
@@ -124,18 +126,9 @@ impl<'a> Trace<'a> {
         }
     }
 
-    fn count(&mut self, packet: &Packet<'_>) -> Result<Met> {
+    fn count(&self, packet: &Packet<'_>) -> Result<Met> {
         let mut met = Met::default();
         for passage in packet.passages.iter().filter(|p| p.table == self.table.name) {
-            for chain in passage.events.iter().flat_map(Event::chains) {
-                if !self.chains.contains_key(chain) {
-                    let list = nft(
-                        &self.path.node,
-                        &["-a", "list", "chain", self.table.family, self.table.name, chain],
-                    )?;
-                    self.chains.insert(chain.to_owned(), handles(&list));
-                }
-            }
             count(&passage.events, &self.chains, &mut met)
                 .with_context(|| format!("a trace that makes no sense: {:?}", passage.events))?;
         }
@@ -173,17 +166,6 @@ enum Event<'a> {
     Rule { chain: &'a str, handle: u64, verdict: &'a str },
     /// The end of a base chain.
     Policy { chain: &'a str },
-}
-
-impl<'a> Event<'a> {
-    /// The chain of an event, and the one it leads to.
-    fn chains(&self) -> impl Iterator<Item = &'a str> {
-        let (here, there) = match self {
-            Self::Rule { chain, verdict, .. } => (*chain, target(verdict).map(|(chain, _)| chain)),
-            Self::Policy { chain } => (*chain, None),
-        };
-        [Some(here), there].into_iter().flatten()
-    }
 }
 
 /// Where a verdict leads, and whether it comes back.
@@ -233,11 +215,27 @@ fn packets(text: &str) -> Result<Vec<Packet<'_>>> {
     Ok(packets)
 }
 
-/// The handles of a listed chain's rules, in order.
-fn handles(listing: &str) -> Vec<u64> {
-    let all = listing.lines().filter_map(|line| line.rsplit_once("# handle ")?.1.trim().parse().ok());
-    // The first is the chain's own.
-    all.skip(1).collect()
+/// The handles of the rules of each chain, in order, from a table's listing.
+fn chains(listing: &str) -> HashMap<String, Vec<u64>> {
+    let mut chains: HashMap<_, Vec<u64>> = HashMap::new();
+    let mut current = None;
+    for line in listing.lines() {
+        let Some((text, handle)) = line.rsplit_once("# handle ") else { continue };
+        let mut words = text.split_whitespace();
+        match (words.next(), words.next(), words.next()) {
+            (Some("chain"), Some(name), Some("{")) => {
+                current = Some(chains.entry(name.to_owned()).or_default());
+            }
+            (Some("table" | "set" | "map" | "counter"), Some(_), Some("{")) => current = None,
+            _ => {
+                // A long rule's handle is at the end of its last line.
+                if let (Some(rules), Ok(handle)) = (&mut current, handle.trim().parse()) {
+                    rules.push(handle);
+                }
+            }
+        }
+    }
+    chains
 }
 
 /// Walks the chains of a passage as the kernel did.
@@ -312,9 +310,9 @@ trace id e1 ip k p packet: oif \"lo\" ip daddr 127.0.0.1 tcp dport 99 tcp flags 
 trace id e1 ip k p rule meta mark 0 return # handle 41 (verdict return)
 trace id e1 ip k p policy accept";
 
-    fn chains() -> HashMap<String, Vec<u64>> {
+    fn listed() -> HashMap<String, Vec<u64>> {
         let list = |chain: &str, handles: &[u64]| (chain.to_owned(), handles.to_vec());
-        let chains: [(String, Vec<u64>); 7] = [
+        let chains: [_; 7] = [
             list("pre", &[17]),
             list("s", &[14, 15, 16]),
             list("z", &[9, 11]),
@@ -334,7 +332,7 @@ trace id e1 ip k p policy accept";
         assert_eq!(packet.passages.iter().map(|p| p.table).collect::<Vec<_>>(), [TRACER, "k", "k"]);
         let met = |packet: &Packet<'_>, at: usize| {
             let mut met = Met::default();
-            count(&packet.passages[at].events, &chains(), &mut met).unwrap();
+            count(&packet.passages[at].events, &listed(), &mut met).unwrap();
             met
         };
         // jump; 14 missed, 15; 9 missed, 11; 12 missed, 13.
@@ -350,16 +348,30 @@ trace id e1 ip k p policy accept";
         let events =
             [Event::Rule { chain: "pre", handle: 17, verdict: "jump s" }, Event::Policy { chain: "pre" }];
         let mut met = Met::default();
-        count(&events, &chains(), &mut met).unwrap();
+        count(&events, &listed(), &mut met).unwrap();
         assert_eq!(met, Met { rules: 4, chains: 2 });
         let unknown = [Event::Rule { chain: "pre", handle: 99, verdict: "accept" }];
-        assert!(count(&unknown, &chains(), &mut met).is_err());
+        assert!(count(&unknown, &listed(), &mut met).is_err());
     }
 
     #[test]
     fn handles_are_those_of_rules() {
-        let listing = "table ip k {\n\tchain s { # handle 3\n\t\ttype filter hook input priority 0; policy accept;\n\
-                       \t\ttcp dport 80 drop # handle 14\n\t\ttcp dport vmap { 1 : drop,\n\t\t 2 : drop } # handle 15\n\t}\n}\n";
-        assert_eq!(handles(listing), [14, 15]);
+        let listing = "\
+table ip k { # handle 1
+\tset x { # handle 2
+\t\ttype ipv4_addr
+\t}
+\tchain s { # handle 3
+\t\ttype filter hook input priority 0; policy accept;
+\t\ttcp dport 80 drop # handle 14
+\t\ttcp dport vmap { 1 : drop,
+\t\t\t 2 : drop } # handle 15
+\t}
+
+\tchain empty { # handle 4
+\t}
+}";
+        let wanted = [("s".to_owned(), vec![14, 15]), ("empty".to_owned(), vec![])];
+        assert_eq!(chains(listing), wanted.into());
     }
 }
