@@ -26,12 +26,17 @@ say() { echo "$(date +%T) run.sh: $*" >&2; }
 die() { echo "run.sh: $*" >&2; exit 1; }
 [ "$(id -u)" = 0 ] || die "this makes namespaces, bridges and routes: run it as root"
 
+for tool in go gcc python3 openssl ip nft iptables apt-get dpkg-deb; do
+  command -v $tool >/dev/null || die "the tool '$tool' is missing; cluster/README.md says what is needed, and on which Linux"
+done
+
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 ROOT=$(cd "$HERE/../.." && pwd)
-PROXY=${PROXY:-rulecast}
-export DUAL=1 SYSTEM=rulecast-system
-WANTED=$PROXY
+WANTED=${PROXY:-rulecast}
+SYSTEM=rulecast-system
+export DUAL=1
 . "$HERE/cluster/env.sh"
+# The cluster boots without a proxy; it is started when all is there that it needs.
 export W BIN RUN PROXY=none
 OUT=${OUT:-$W/e2e/$(date +%m%d-%H%M%S)}
 export OUT PROCS=${PROCS:-6}
