@@ -142,6 +142,6 @@ else
 fi
 kc -n kube-system rollout status deployment/coredns --timeout=120s >/dev/null
 say "$WANTED serves; running the tests"
-nice "$HERE/cluster/e2e.sh" '\[sig-network\].*'"${1:-}" "$SKIP" >/dev/null || true
+nice "$HERE/cluster/e2e.sh" '\[sig-network\].*'"(${1:-})" "$SKIP" >/dev/null || true
 [ -f "$OUT/report.json" ] || die "the tests did not run, see $OUT/e2e.log"
 python3 "$HERE/compare.py" "$OUT/report.json" "$HERE/cluster/baseline-nftables.txt" ${1:+--part} | tee "$OUT/comparison.txt"

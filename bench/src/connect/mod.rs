@@ -1,7 +1,7 @@
 //! The first packet of a connection: how long it takes and how many rules it meets, with kube-proxy and with rulecast.
 //!
-//! Both run at the same time, each on a node of its own between a client and the pods, in network namespaces. A thousand
-//! connections here, a thousand there: what else the machine does hits both. Nothing waits for connections on the other
+//! Both run at the same time, each on a node of its own between a client and the pods, in network namespaces. A hundred
+//! connections here, a hundred there: what else the machine does hits both. Nothing waits for connections on the other
 //! side, so what is measured is the kernel's way there and back: two namespaces, one node, and that node's rules.
 
 mod api_server;
