@@ -1,6 +1,6 @@
 # The targets that the README names. `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench cluster build crds check fuzz clean-namespaces
+.PHONY: help demo test upstream bench connect cluster build crds check fuzz clean-namespaces
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-18s %s\n", $$1, $$2}'
@@ -22,10 +22,18 @@ check: ## formatting, lints, licences of dependencies
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --all-features -- -D warnings
 
+upstream: ## Kubernetes' own end-to-end tests with rulecast in kube-proxy's place; needs root, builds Kubernetes (ten minutes, once)
+	tests/upstream/run.sh $(if $(FOCUS),'$(FOCUS)')
+
 bench: ## compile, wire and apply at 1k, 10k and 40k Services; needs root
 	cargo build --release -p rulecast-bench
 	RUSTFLAGS='-C target-feature=+crt-static' cargo build --profile applier --target x86_64-unknown-linux-gnu -p rulecast-node
 	"$${CARGO_TARGET_DIR:-target}/release/rulecast-bench" all --node-binary "$${CARGO_TARGET_DIR:-target}/x86_64-unknown-linux-gnu/applier/rulecast-node" $(ARGS)
+
+connect: ## time and rules that the first packet of a connection takes, beside kube-proxy's; needs root
+	tests/prepare.sh
+	cargo build --release -p rulecast-bench
+	"$${CARGO_TARGET_DIR:-target}/release/rulecast-bench" connect $(ARGS)
 
 cluster: ## the same against a real kube-apiserver, with a controller and two nodes; needs root
 	tests/prepare.sh

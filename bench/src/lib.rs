@@ -6,6 +6,7 @@
 pub mod apply;
 pub mod cluster;
 pub mod compile;
+pub mod connect;
 pub mod control;
 mod memory;
 pub mod progress;

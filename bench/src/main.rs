@@ -9,7 +9,7 @@ use rulecast_bench::apply::{self, Prepared};
 use rulecast_bench::cluster::{Cluster, Size};
 use rulecast_bench::progress::Progress;
 use rulecast_bench::report::{self, Row};
-use rulecast_bench::{compile, wire};
+use rulecast_bench::{compile, connect, wire};
 
 /// The controller's allocator, so that `compile` reports the controller's memory.
 #[global_allocator]
@@ -34,7 +34,10 @@ enum What {
     Wire(Common),
     /// The node applier: time, memory and netlink messages, in a fresh network namespace. Needs root.
     Apply(Node),
-    /// All of these, at 1,000, 10,000 and 40,000 Services unless told otherwise. Needs root.
+    /// The first packet of a connection, beside kube-proxy's: time and rules. Needs root, and the real kube-proxy, which is
+    /// built from source if it never was.
+    Connect(Connect),
+    /// All of these but `connect`, at 1,000, 10,000 and 40,000 Services unless told otherwise. Needs root.
     All(Node),
     /// One measurement of the compiler, in a process of its own.
     #[command(hide = true)]
@@ -70,6 +73,22 @@ struct Node {
     node_binary: Option<PathBuf>,
 }
 
+#[derive(Args)]
+struct Connect {
+    /// Number of Services; several, separated by commas, are measured one after the other.
+    #[arg(long, value_delimiter = ',', default_value = "1000,10000")]
+    services: Vec<u32>,
+    /// Number of endpoints of each Service.
+    #[arg(long, default_value_t = 10)]
+    endpoints: u32,
+    /// Number of connections with each of the two.
+    #[arg(long, default_value_t = 5000, value_parser = clap::value_parser!(u32).range(100..=20_000))]
+    connections: u32,
+    /// Print one JSON object a line.
+    #[arg(long)]
+    json: bool,
+}
+
 fn mode(text: &str) -> Result<String, String> {
     match text {
         "nftables" => Ok(text.to_owned()),
@@ -93,6 +112,7 @@ fn run(command: What) -> Result<()> {
             println!("{}", serde_json::to_string(&compile::measure(Size { services, endpoints })?)?);
             return Ok(());
         }
+        What::Connect(options) => return connect(&options),
         What::Compile(common) => (&["compile"], common, None),
         What::Wire(common) => (&["wire"], common, None),
         What::Apply(node) => (&["apply"], node.common, node.node_binary),
@@ -138,6 +158,21 @@ fn run(command: What) -> Result<()> {
         }
     } else {
         print!("{}", report::ratio_table(&ratios));
+    }
+    Ok(())
+}
+
+fn connect(options: &Connect) -> Result<()> {
+    let mut progress = Progress::default();
+    for services in &options.services {
+        let size = Size { services: *services, endpoints: options.endpoints };
+        let comparison = connect::measure(size, options.connections, &mut progress)?;
+        progress.clear();
+        if options.json {
+            println!("{}", serde_json::to_string(&comparison)?);
+        } else {
+            println!("{}", comparison.table());
+        }
     }
     Ok(())
 }
