@@ -129,7 +129,8 @@ impl Model {
             "sessionAffinity": if self.sticky { "ClientIP" } else { "None" },
         });
         if self.external_ip {
-            more["externalIPs"] = json!([vips(host - 60)[1], vips(host - 60)[2]]);
+            // Addresses of its own: of two Services with one address kube-proxy serves either.
+            more["externalIPs"] = json!([vips(host - 90)[1], vips(host - 90)[2]]);
         }
         if self.kind != "ClusterIP" || self.external_ip {
             // Answers that come from elsewhere do not arrive, and affinity chooses which: not both.
