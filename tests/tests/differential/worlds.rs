@@ -135,7 +135,8 @@ impl Worlds {
             settled: 0,
             dir,
         };
-        this.install().inspect_err(|_| this.print_logs())?;
+        // What is timed later begins when everything is up.
+        this.install().and_then(|()| this.settle()).inspect_err(|_| this.print_logs())?;
         Ok(this)
     }
 
