@@ -50,6 +50,8 @@ impl Config {
         json!({
             "apiVersion": "kubeproxy.config.k8s.io/v1alpha1", "kind": "KubeProxyConfiguration",
             "mode": self.peer_mode,
+            // So that it says when it has heard of its zone.
+            "logging": { "verbosity": 4 },
             "clientConnection": { "kubeconfig": kubeconfig },
             "clusterCIDR": self.cluster_cidr(),
             "nodePortAddresses": self.node_port_addresses,

@@ -129,7 +129,8 @@ impl Model {
             "sessionAffinity": if self.sticky { "ClientIP" } else { "None" },
         });
         if self.external_ip {
-            more["externalIPs"] = json!([vips(host)[1], vips(host)[2]]);
+            // Addresses of its own: of two Services with one address kube-proxy serves either.
+            more["externalIPs"] = json!([vips(host - 90)[1], vips(host - 90)[2]]);
         }
         if self.kind != "ClusterIP" || self.external_ip {
             // Answers that come from elsewhere do not arrive, and affinity chooses which: not both.
@@ -142,7 +143,7 @@ impl Model {
         if self.kind == "LoadBalancer" && !self.ranges.is_empty() {
             more["loadBalancerSourceRanges"] = self.ranges.into();
         }
-        let mut fixture = Fixture::new(&self.name(), self.kind, node_port, &more).at(&vips(host - 7));
+        let mut fixture = Fixture::new(&self.name(), self.kind, node_port, &more).at(&vips(host - 50));
         for ingress in &mut fixture.ingress {
             ingress["ipMode"] = self.ip_mode.into();
         }

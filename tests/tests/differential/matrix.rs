@@ -65,10 +65,12 @@ fn run(worlds: &mut Worlds, config: Config) -> anyhow::Result<()> {
 impl Worlds {
     /// Makes it as it was at the start, for what comes after the matrix.
     pub(crate) fn clear(&mut self) -> anyhow::Result<()> {
-        if self.config != Config::default() {
+        let other_config = self.config != Config::default();
+        if other_config {
             self.configure(Config::default())?;
         }
-        if std::mem::take(&mut self.fixtures) {
+        let had_fixtures = std::mem::take(&mut self.fixtures);
+        if had_fixtures {
             let names: Vec<String> = fixtures::all(&self.peer.network).into_iter().map(|f| f.name).collect();
             let args: Vec<&str> = ["delete", "services", "--wait=false"]
                 .into_iter()
@@ -77,6 +79,9 @@ impl Worlds {
             self.kubectl(&args)?;
             let slices = format!("kubernetes.io/service-name in ({})", names.join(","));
             self.kubectl(&["delete", "endpointslices", "--wait=false", "-l", &slices])?;
+        }
+        if other_config || had_fixtures {
+            self.settle()?;
         }
         Ok(())
     }

@@ -4,6 +4,7 @@
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -44,30 +45,37 @@ pub(crate) struct Worlds {
     dir: TempDir,
 }
 
-/// Starts a kube-proxy until it knows the Service range: it writes the rule for that in its first sync only, for which the
-/// ServiceCIDRs may come too late.
+/// Starts a kube-proxy until it knows the Service range and its zone. It writes the rule for the range in its first sync only,
+/// for which the ServiceCIDRs may come too late, and does not hear of the zone if its Node comes too early.
 fn start_peer(process: &mut Process, node: &Namespace, mode: &str) -> anyhow::Result<()> {
-    if mode != NFTABLES {
-        return process.start(node);
-    }
-    for _ in 0..10 {
+    for _ in 0..20 {
+        let mark = process.log_mark();
         process.start(node)?;
-        let knows = |family: &str| {
-            let args = ["list", "chain", family, "kube-proxy", "cluster-ips-check"];
-            // There is a rule that refuses once the chain is complete.
-            wait_for("kube-proxy's first sync", PATIENCE, || match node.output("nft", &args)? {
-                text if text.contains("reject") || text.contains("goto") => Ok(text.contains("drop")),
-                text => Err(anyhow::anyhow!("{text}")),
-            })
+        let ranges = mode != NFTABLES || (knows_range(node, "ip")? && knows_range(node, "ip6")?);
+        // One for each family.
+        let zone = || match process.log_since(mark).matches(KNOWS_ZONE).count() {
+            2.. => Ok(()),
+            count => Err(anyhow::anyhow!("{count} families know the zone")),
         };
-        if knows("ip")? && knows("ip6")? {
+        if ranges && wait_for("kube-proxy to know its zone", Duration::from_secs(3), zone).is_ok() {
             return Ok(());
         }
         process.terminate()?;
         // Its rules would pass for those of the next one.
         node.output("nft", &["flush", "ruleset"])?;
     }
-    anyhow::bail!("kube-proxy never has the Service range in its first sync")
+    anyhow::bail!("kube-proxy never knows both the Service range and its zone")
+}
+
+const KNOWS_ZONE: &str = "Updated proxier node topology labels";
+
+fn knows_range(node: &Namespace, family: &str) -> anyhow::Result<bool> {
+    let args = ["list", "chain", family, "kube-proxy", "cluster-ips-check"];
+    // There is a rule that refuses once the chain is complete.
+    wait_for("kube-proxy's first sync", PATIENCE, || match node.output("nft", &args)? {
+        text if text.contains("reject") => Ok(text.contains("drop")),
+        text => Err(anyhow::anyhow!("{text}")),
+    })
 }
 
 impl Worlds {
@@ -127,7 +135,8 @@ impl Worlds {
             settled: 0,
             dir,
         };
-        this.install().inspect_err(|_| this.print_logs())?;
+        // What is timed later begins when everything is up.
+        this.install().and_then(|()| this.settle()).inspect_err(|_| this.print_logs())?;
         Ok(this)
     }
 
