@@ -81,6 +81,12 @@ fn kubeadms_defaults() {
     let config = controller(&golden("kubeadm", "kubeadm.yaml", &[], 0));
     assert_eq!(config.pool.options.mode, rulecast_bundle::Mode::Iptables);
     assert_eq!(config.pool.options.node_port_addresses, NodePortAddresses::All);
+    let settings = &config.pool.options.settings;
+    assert_eq!((settings.conntrack_max_per_core, settings.conntrack_min), (Some(32_768), Some(131_072)));
+    assert_eq!(
+        (settings.tcp_established_timeout, settings.tcp_close_wait_timeout),
+        (Some(86_400), Some(3_600))
+    );
     assert_eq!(
         config.pool.options.detect_local,
         DetectLocal::ClusterCidr(vec![("10.244.0.0".parse().unwrap(), 16)])
@@ -134,7 +140,8 @@ fn two_families_in_mode_nftables() {
 
 #[test]
 fn local_detection_by_interface() {
-    golden("bridge", "bridge.yaml", &[], 0);
+    let config = controller(&golden("bridge", "bridge.yaml", &[], 0));
+    assert_eq!(config.pool.options.detect_local, DetectLocal::BridgeInterface("cni0".to_owned()));
 }
 
 #[test]

@@ -117,34 +117,41 @@ fn addresses(leaves: &mut Leaves, report: &mut Report) -> Result<(), Wrong> {
             }
         }
     }
-    let instead = |address: &str| format!("start the applier with --healthz-bind-address {address}");
-    match leaves.nonzero("healthzBindAddress") {
-        Some(leaf) => match leaf.text()? {
-            "0.0.0.0:10256" | "0.0.0.0" => report.leaf(Fate::NotNeeded, &leaf, "the applier's default"),
-            address => report.leaf(Fate::NotCarried, &leaf, &instead(&with_port(address))),
-        },
-        None if v6 => {
-            let text = format!(
-                "[::]:10256, kube-proxy's default with an IPv6 bindAddress: {}",
-                instead("[::]:10256")
-            );
-            report.add(Fate::NotCarried, "healthzBindAddress", text);
+    for (path, flag, port, v4, v6_default) in [
+        ("healthzBindAddress", "--healthz-bind-address", 10256, "0.0.0.0", "[::]"),
+        ("metricsBindAddress", "--metrics-bind-address", 10249, "127.0.0.1", "[::1]"),
+    ] {
+        let instead = |address: &str| format!("start the applier with {flag} {address}");
+        let same = format!("{v4}:{port}");
+        match leaves.nonzero(path) {
+            Some(leaf) => {
+                let address = with_port(leaf.text()?, port);
+                if address == same {
+                    report.leaf(Fate::NotNeeded, &leaf, "the applier's default");
+                } else {
+                    report.leaf(Fate::NotCarried, &leaf, &instead(&address));
+                }
+            }
+            None if v6 => {
+                let address = format!("{v6_default}:{port}");
+                let text = format!(
+                    "{address}, kube-proxy's default with an IPv6 bindAddress: {}",
+                    instead(&address)
+                );
+                report.add(Fate::NotCarried, path, text);
+            }
+            None => {}
         }
-        None => {}
-    }
-    if let Some(leaf) = leaves.nonzero("metricsBindAddress") {
-        let text = "the applier serves /metrics beside /healthz, on port 10256; scrape it there";
-        report.leaf(Fate::NotCarried, &leaf, text);
     }
     Ok(())
 }
 
 /// kube-proxy adds its own port to an address without one.
-fn with_port(address: &str) -> String {
-    if address.parse::<std::net::IpAddr>().is_ok() {
-        return if address.contains(':') { format!("[{address}]:10256") } else { format!("{address}:10256") };
+fn with_port(address: &str, port: u16) -> String {
+    match address.parse::<std::net::IpAddr>() {
+        Ok(addr) => std::net::SocketAddr::new(addr, port).to_string(),
+        Err(_) => address.to_owned(),
     }
-    address.to_owned()
 }
 
 /// On unless it is turned off, in mode iptables and for IPv4.

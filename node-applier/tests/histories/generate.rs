@@ -5,86 +5,16 @@ use std::sync::Arc;
 
 use rulecast_bundle::{Mode, Proto, Settings};
 use rulecast_compiler::model::{
-    DetectLocal, Endpoint, Node, NodePortAddresses, Options, Pool, Prefix, Service, ServicePort, Slice,
-    SlicePort,
+    DetectLocal, Endpoint, Node, NodePortAddresses, Options, Pool, Service, ServicePort, Slice, SlicePort,
 };
 
-use crate::model::PROTOS;
-use crate::packet::{Machine, Packet};
 use crate::rng::Rng;
+use crate::values;
+use crate::values::{
+    NODE_PORTS, NODES, PORT_NAMES, PORTS, PROTOS, SERVICES, SLICES, TARGET_PORTS, ZONES, ip, pods, prefixes,
+    vips,
+};
 use crate::world::{Event, World};
-
-const SERVICES: [&str; 6] = ["a/dns", "a/web", "b/api", "b/db", "c/lb", "c/web"];
-const SLICES: [&str; 9] = ["s1", "s2", "s3", "s4", "s5", "s6", "s7", "s8", "s9"];
-const NODES: [&str; 4] = ["n1", "n2", "n3", "n4"];
-const ZONES: [&str; 3] = ["za", "zb", "zc"];
-const PORT_NAMES: [&str; 3] = ["", "http", "alt"];
-const PORTS: [u16; 4] = [53, 80, 443, 30_001];
-const NODE_PORTS: [u16; 4] = [30_000, 30_001, 30_002, 80];
-const TARGET_PORTS: [u16; 3] = [80, 8080, 9090];
-
-fn ip(text: &str) -> IpAddr {
-    text.parse().expect("a constant")
-}
-
-fn prefix(text: &str) -> Prefix {
-    let (addr, len) = text.split_once('/').expect("a constant");
-    (ip(addr), len.parse().expect("a constant"))
-}
-
-fn ips(texts: &[&str]) -> Vec<IpAddr> {
-    texts.iter().map(|t| ip(t)).collect()
-}
-
-fn prefixes(texts: &[&str]) -> Vec<Prefix> {
-    texts.iter().map(|t| prefix(t)).collect()
-}
-
-fn cluster_ips() -> Vec<IpAddr> {
-    ips(&["10.96.0.1", "10.96.0.2", "10.96.0.3", "10.96.0.4", "10.96.0.5", "10.96.0.6", "10.96.0.7"])
-}
-
-fn cluster_ips6() -> Vec<IpAddr> {
-    ips(&["fd00:96::1", "fd00:96::2", "fd00:96::3", "fd00:96::4"])
-}
-
-/// Also a node's address, a cluster IP, a pod's, and some that no Service may have.
-fn vips() -> Vec<IpAddr> {
-    ips(&[
-        "203.0.113.1",
-        "203.0.113.2",
-        "203.0.113.3",
-        "192.0.2.1",
-        "10.96.0.2",
-        "10.244.1.1",
-        "127.0.0.1",
-        "169.254.169.254",
-        "2001:db8::1",
-        "2001:db8::2",
-        "fd00:2::1",
-        "fd00:96::2",
-        "fe80::1",
-    ])
-}
-
-fn pods() -> Vec<IpAddr> {
-    let v4 = (1..=4).flat_map(|node: u8| (1..=3).map(move |pod: u8| IpAddr::from([10, 244, node, pod])));
-    let v6 = ips(&["fd00:244:1::1", "fd00:244:1::2", "fd00:244:2::1", "fd00:244:3::1"]);
-    v4.chain(v6).chain(ips(&["192.0.2.1", "192.0.2.2", "127.0.0.1", "169.254.0.9"])).collect()
-}
-
-/// The machines of the nodes, whether or not there are Node objects of theirs.
-pub(crate) fn machines() -> Vec<Machine> {
-    let machine = |number: u8| Machine {
-        name: format!("n{number}"),
-        addrs: vec![
-            IpAddr::from([192, 0, 2, number]),
-            IpAddr::from([198, 51, 100, number]),
-            ip(&format!("fd00:2::{number}")),
-        ],
-    };
-    (1..=4).map(machine).collect()
-}
 
 /// A beginning: a pool, nodes, some Services with endpoints.
 pub(crate) fn begin(rng: &mut Rng) -> Vec<Event> {
@@ -185,14 +115,15 @@ fn node(name: &str, rng: &mut Rng) -> Node {
 fn service(number: usize, rng: &mut Rng) -> Service {
     let number = if rng.one_in(12) { rng.below(7) } else { number };
     let mut cluster_ips = Vec::new();
-    let (v4, v6) = (cluster_ips_of(number, &self::cluster_ips()), cluster_ips_of(number, &cluster_ips6()));
+    let (v4, v6) =
+        (cluster_ips_of(number, &values::cluster_ips()), cluster_ips_of(number, &values::cluster_ips6()));
     match rng.below(4) {
         0 => cluster_ips.extend(v6),
         1 => cluster_ips.extend(v4),
         _ => cluster_ips.extend(v4.into_iter().chain(v6)),
     }
     if cluster_ips.is_empty() {
-        cluster_ips = vec![self::cluster_ips()[number]];
+        cluster_ips = vec![values::cluster_ips()[number]];
     }
     let external = !rng.one_in(3);
     let ranges = [
@@ -228,7 +159,7 @@ fn ports(external: bool, rng: &mut Rng) -> Vec<ServicePort> {
     for name in names {
         let port = ServicePort {
             name: name.to_owned(),
-            proto: if rng.one_in(2) { Proto::Tcp } else { rng.pick(&PROTOS) },
+            proto: proto(rng),
             port: rng.pick(&PORTS),
             node_port: (external && !rng.one_in(3)).then(|| rng.pick(&NODE_PORTS)),
         };
@@ -242,6 +173,10 @@ fn ports(external: bool, rng: &mut Rng) -> Vec<ServicePort> {
         }
     }
     ports
+}
+
+fn proto(rng: &mut Rng) -> Proto {
+    if rng.one_in(4) { rng.pick(&PROTOS) } else { Proto::Tcp }
 }
 
 fn changed_service(world: &World, rng: &mut Rng) -> Event {
@@ -269,9 +204,10 @@ fn changed_service(world: &World, rng: &mut Rng) -> Event {
 }
 
 fn slice(rng: &mut Rng) -> Slice {
-    let ports = rng.some(&PORT_NAMES, 3).into_iter().map(|name| SlicePort {
+    let names = if rng.one_in(4) { rng.some(&PORT_NAMES, 3) } else { PORT_NAMES.to_vec() };
+    let ports = names.into_iter().map(|name| SlicePort {
         name: name.to_owned(),
-        proto: if rng.one_in(2) { Proto::Tcp } else { rng.pick(&PROTOS) },
+        proto: proto(rng),
         port: rng.pick(&TARGET_PORTS),
     });
     let ports = ports.collect();
@@ -327,63 +263,16 @@ fn changed_slice(world: &World, rng: &mut Rng) -> Event {
         2 if count > 0 => slice.endpoints[rng.below(count)].ready ^= true,
         3 if count > 0 => slice.endpoints[rng.below(count)].terminating ^= true,
         // To another Service.
-        4 => slice.service = rng.pick(&SERVICES).to_owned(),
+        4 => rng.pick(&SERVICES).clone_into(&mut slice.service),
         _ => slice.endpoints.push(endpoint(3, rng)),
     }
     Event::Slice(name.clone(), Some(slice))
 }
 
-fn any<'a, T>(map: &'a std::collections::BTreeMap<String, T>, rng: &mut Rng) -> Option<(&'a String, &'a T)> {
+/// One of them, if there is any.
+pub(crate) fn any<'a, T>(
+    map: &'a std::collections::BTreeMap<String, T>,
+    rng: &mut Rng,
+) -> Option<(&'a String, &'a T)> {
     if map.is_empty() { None } else { map.iter().nth(rng.below(map.len())) }
-}
-
-/// A packet of chance at a machine: to what Services have or might have had, from every kind of source.
-pub(crate) fn packet(world: &World, machine: &Machine, rng: &mut Rng) -> Packet {
-    let service = any(&world.services, rng).map(|(_, service)| service).filter(|_| !rng.one_in(8));
-    let mut to: Vec<IpAddr> = machine.addrs.clone();
-    let mut dports: Vec<u16> = Vec::new();
-    let mut protos: Vec<Proto> = Vec::new();
-    if let Some(service) = service {
-        for _ in 0..3 {
-            to.extend(&service.cluster_ips);
-        }
-        for _ in 0..2 {
-            to.extend(&service.load_balancer_ips);
-            to.extend(&service.external_ips);
-        }
-        let port = rng.pick(&service.ports);
-        dports.extend(
-            [port.port, port.port, port.port].into_iter().chain(port.node_port).chain(port.node_port),
-        );
-        protos.extend([port.proto; 5]);
-    } else {
-        to.extend(cluster_ips().into_iter().chain(cluster_ips6()).chain(vips()));
-    }
-    if rng.one_in(6) {
-        to.extend(ips(&[
-            "10.96.7.7",
-            "fd00:96::77",
-            "127.0.0.1",
-            "::1",
-            "192.0.2.9",
-            "198.51.100.3",
-            "9.9.9.9",
-        ]));
-    }
-    dports.push(rng.pick(&NODE_PORTS));
-    protos.push(rng.pick(&PROTOS));
-    let (dst, dport, proto) = (rng.pick(&to), rng.pick(&dports), rng.pick(&protos));
-    let family = |addr: &IpAddr| addr.is_ipv4() == dst.is_ipv4();
-    let foreign =
-        ["198.51.100.77", "203.0.113.77", "8.8.8.8", "10.245.0.1", "2001:db8:1::7", "2001:db8:2::7"];
-    let mut from: Vec<IpAddr> = pods().into_iter().chain(ips(&foreign)).chain(ips(&foreign)).collect();
-    for _ in 0..3 {
-        from.extend(&machine.addrs);
-    }
-    // A packet from a loopback address goes nowhere but to the node itself.
-    from.retain(|addr| family(addr) && !addr.is_loopback());
-    let src = rng.pick(&from);
-    let interfaces = [None, Some("cbr0"), Some("cbr01"), Some("veth1"), Some("eth0")];
-    let interface = if machine.is_local(src) { None } else { rng.pick(&interfaces) };
-    Packet { proto, src, dst, dport, interface }
 }

@@ -164,8 +164,6 @@ impl<'v> Kernel<'v> {
                 let here = walk.interface.unwrap_or_default();
                 when((if *prefix { here.starts_with(name) } else { here == name }) != *negate)
             }
-            // Only first packets of connections are sent through.
-            S::StateNew => Flow::Next,
             S::StatusDnat => when(walk.translated),
             S::InSet { key, set, negate } => {
                 when(self.sets.get(set, &walk.key(key, members)).is_some() != *negate)
@@ -185,8 +183,8 @@ impl<'v> Kernel<'v> {
                 }
                 Some(other) => panic!("{map} leads to no endpoints: {other:?}"),
             },
-            // Nobody is remembered, so that every pick is a new one.
-            S::Remember { .. } => Flow::Next,
+            // Only first packets of connections are sent through. Nobody is remembered: every pick is a new one.
+            S::StateNew | S::Remember { .. } => Flow::Next,
             S::MarkIs { bits, set } => when((walk.mark & bits != 0) == *set),
             S::MarkOr(bits) => {
                 walk.mark |= bits;

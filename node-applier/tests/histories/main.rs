@@ -19,8 +19,10 @@ mod generate;
 mod kernel;
 mod model;
 mod packet;
+mod probe;
 mod rng;
 mod sets;
+mod values;
 mod world;
 
 use kernel::Kernel;
@@ -32,7 +34,7 @@ use world::{Event, POOL, World};
 const HISTORIES: u64 = 1_000;
 const STEPS: usize = 8;
 /// Packets at each node and step.
-const PACKETS: usize = 24;
+const PACKETS: usize = 20;
 
 /// One cluster's time.
 struct History {
@@ -92,7 +94,7 @@ impl Seen {
 impl History {
     fn new(seed: u64) -> Self {
         let published = Bundle::default();
-        let followers = generate::machines().into_iter().map(|machine| {
+        let followers = probe::machines().into_iter().map(|machine| {
             let view = View::new(&machine.name, &published);
             (machine, view)
         });
@@ -200,7 +202,7 @@ impl History {
             let model = Model::new(&self.world, machine);
             let mut wrong = None;
             for _ in 0..PACKETS {
-                let packet = generate::packet(&self.world, machine, &mut self.rng);
+                let packet = probe::packet(&self.world, machine, &mut self.rng);
                 let kernel = &kernels[usize::from(packet.dst.is_ipv6())];
                 let (is, should) = (kernel.verdict(&packet), model.verdict(&packet));
                 self.seen.count(&should);

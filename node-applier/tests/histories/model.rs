@@ -8,14 +8,13 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
-use rulecast_bundle::Proto;
 use rulecast_bundle::nft::Family;
-use rulecast_compiler::model::{
-    DetectLocal, Endpoint, Node, NodePortAddresses, Prefix, Service, ServicePort,
-};
+use rulecast_compiler::model::{DetectLocal, Node, NodePortAddresses, Prefix, Service, ServicePort};
 
 use crate::packet::{Machine, Outcome, Packet, Verdict};
 use crate::world::World;
+
+mod endpoints;
 
 /// Why a Service has an address and port. In the order of strength.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -28,25 +27,11 @@ enum Why {
 
 /// A Service port in one family.
 #[derive(Clone, Copy)]
-struct Port<'w> {
+struct Entry<'w> {
     name: &'w str,
     service: &'w Service,
     port: &'w ServicePort,
     cluster_ip: IpAddr,
-}
-
-/// An endpoint of a port.
-#[derive(Clone, Copy)]
-struct Candidate<'w> {
-    at: SocketAddr,
-    endpoint: &'w Endpoint,
-}
-
-/// The lists of CategorizeEndpoints.
-struct Lists {
-    cluster: Vec<SocketAddr>,
-    local: Vec<SocketAddr>,
-    any: bool,
 }
 
 /// A node in a cluster.
@@ -93,7 +78,7 @@ impl<'w> Model<'w> {
         }
     }
 
-    fn at_vip(&self, packet: &Packet, port: Port<'w>, why: Why) -> Verdict {
+    fn at_vip(&self, packet: &Packet, port: Entry<'w>, why: Why) -> Verdict {
         if port.service.load_balancer_ips.contains(&packet.dst) && !self.in_source_ranges(port, packet) {
             return [Outcome::Dropped].into();
         }
@@ -106,14 +91,14 @@ impl<'w> Model<'w> {
     }
 
     /// NodePorts, load balancers and external IPs.
-    fn external(&self, packet: &Packet, port: Port<'w>) -> Verdict {
+    fn external(&self, packet: &Packet, port: Entry<'w>) -> Verdict {
         let lists = self.categorize(port);
         // The rule for cluster IPs looks at the address only.
         let by_cluster_ip = self.is_cluster_ip(packet.dst) && self.cluster_ip_masquerades(packet);
         if !port.service.external_local {
             return self.to(packet, port, &lists.cluster, lists.any, true);
         }
-        if self.from_pod(packet) == Some(true) {
+        if self.is_from_pod(packet) == Some(true) {
             return self.to(packet, port, &lists.cluster, lists.any, by_cluster_ip);
         }
         if self.machine.is_local(packet.src) {
@@ -145,7 +130,7 @@ impl<'w> Model<'w> {
     fn to(
         &self,
         packet: &Packet,
-        port: Port<'w>,
+        port: Entry<'w>,
         list: &[SocketAddr],
         any: bool,
         masqueraded: bool,
@@ -165,11 +150,11 @@ impl<'w> Model<'w> {
 
     /// Whether traffic to a cluster IP is masqueraded.
     fn cluster_ip_masquerades(&self, packet: &Packet) -> bool {
-        self.world.options().masquerade_all || self.from_pod(packet) == Some(false)
+        self.world.options().masquerade_all || self.is_from_pod(packet) == Some(false)
     }
 
     /// Whether a packet is from a pod of the node's own, as far as that can be told; none: it cannot.
-    fn from_pod(&self, packet: &Packet) -> Option<bool> {
+    fn is_from_pod(&self, packet: &Packet) -> Option<bool> {
         let of = family(packet.dst);
         let inside = |prefixes: &[Prefix]| {
             let mut prefixes = prefixes.iter().filter(|p| family(p.0) == of).peekable();
@@ -188,7 +173,7 @@ impl<'w> Model<'w> {
     }
 
     /// Where a range holds the node's primary address, the VIP itself counts as a source too.
-    fn in_source_ranges(&self, port: Port<'w>, packet: &Packet) -> bool {
+    fn in_source_ranges(&self, port: Entry<'w>, packet: &Packet) -> bool {
         let ranges = port.service.source_ranges.iter();
         let ranges: Vec<&Prefix> = ranges.filter(|r| family(r.0) == family(port.cluster_ip)).collect();
         let hold = |addr: IpAddr| ranges.iter().any(|range| contains(**range, addr));
@@ -220,18 +205,18 @@ impl<'w> Model<'w> {
         self.ports(family(addr)).any(|port| port.cluster_ip == addr && self.served(port))
     }
 
-    fn ports(&self, of: Family) -> impl Iterator<Item = Port<'w>> {
+    fn ports(&self, of: Family) -> impl Iterator<Item = Entry<'w>> {
         let world = self.world;
         world.services.iter().flat_map(move |(name, service)| {
             let cluster_ip = service.cluster_ips.iter().copied().find(|a| family(*a) == of && usable(*a));
             cluster_ip.into_iter().flat_map(move |cluster_ip| {
-                service.ports.iter().map(move |port| Port { name, service, port, cluster_ip })
+                service.ports.iter().map(move |port| Entry { name, service, port, cluster_ip })
             })
         })
     }
 
     /// A port is what it is by its cluster IP: it is served by the Service that has that.
-    fn served(&self, port: Port<'w>) -> bool {
+    fn served(&self, port: Entry<'w>) -> bool {
         let rivals = self.ports(family(port.cluster_ip)).filter(|rival| {
             rival.cluster_ip == port.cluster_ip
                 && (rival.port.port, rival.port.proto) == (port.port.port, port.port.proto)
@@ -240,7 +225,7 @@ impl<'w> Model<'w> {
     }
 
     /// The Service port that has an address and port, or a nodePort.
-    fn owner(&self, packet: &Packet, addr: Option<IpAddr>) -> Option<(Port<'w>, Why)> {
+    fn owner(&self, packet: &Packet, addr: Option<IpAddr>) -> Option<(Entry<'w>, Why)> {
         if addr.is_some_and(|addr| !usable(addr)) {
             return None;
         }
@@ -250,7 +235,7 @@ impl<'w> Model<'w> {
         first.map(|(why, port)| (port, why)).filter(|(port, _)| self.served(*port))
     }
 
-    fn claim(&self, port: Port<'w>, addr: Option<IpAddr>, number: u16) -> Option<Why> {
+    fn claim(&self, port: Entry<'w>, addr: Option<IpAddr>, number: u16) -> Option<Why> {
         let Some(addr) = addr else {
             return (port.port.node_port == Some(number)).then_some(Why::NodePort);
         };
@@ -267,108 +252,6 @@ impl<'w> Model<'w> {
             None
         }
     }
-
-    /// The port's endpoints, each once. Of one that several slices have, what does not terminate counts, then the most
-    /// usable, then the one that names a node.
-    fn candidates(&self, port: Port<'w>) -> Vec<Candidate<'w>> {
-        let mut found: Vec<Candidate<'w>> = Vec::new();
-        let slices = self.world.slices.values().filter(|slice| slice.service == port.name);
-        for slice in slices {
-            let wanted = |p: &&rulecast_compiler::model::SlicePort| {
-                p.name == port.port.name && p.proto == port.port.proto
-            };
-            for number in slice.ports.iter().filter(wanted).map(|p| p.port) {
-                let endpoints = slice.endpoints.iter().filter(|e| family(e.addr) == family(port.cluster_ip));
-                for endpoint in endpoints.filter(|e| usable(e.addr)) {
-                    found.push(Candidate { at: SocketAddr::new(endpoint.addr, number), endpoint });
-                }
-            }
-        }
-        let rank = |e: &Endpoint| {
-            (!e.terminating, is_ready(e), is_draining(e), e.node.is_some(), std::cmp::Reverse(e.node.clone()))
-        };
-        found.sort_by(|a, b| a.at.cmp(&b.at).then_with(|| rank(b.endpoint).cmp(&rank(a.endpoint))));
-        found.dedup_by(|a, b| a.at == b.at);
-        found
-    }
-
-    fn is_local(&self, endpoint: &Endpoint) -> bool {
-        endpoint.node.as_deref() == Some(&*self.machine.name)
-    }
-
-    /// `CategorizeEndpoints`, line by line.
-    fn categorize(&self, port: Port<'w>) -> Lists {
-        let endpoints = self.candidates(port);
-        let service = port.service;
-        let externally_accessible = port.port.node_port.is_some()
-            || !service.load_balancer_ips.is_empty()
-            || !service.external_ips.is_empty();
-        let uses_cluster = !service.internal_local || externally_accessible;
-        let uses_local = service.internal_local || (service.external_local && externally_accessible);
-        let mut lists = Lists { cluster: Vec::new(), local: Vec::new(), any: false };
-        let at = |list: Vec<&Candidate<'w>>| list.into_iter().map(|c| c.at).collect::<Vec<_>>();
-        if uses_cluster {
-            let topology = self.topology(&endpoints);
-            let ready = endpoints.iter().filter(|c| is_ready(c.endpoint));
-            lists.cluster = at(ready.filter(|c| self.available(c.endpoint, topology)).collect());
-            if lists.cluster.is_empty() {
-                lists.cluster = at(endpoints.iter().filter(|c| is_draining(c.endpoint)).collect());
-            }
-            lists.any = !lists.cluster.is_empty();
-        }
-        if uses_local {
-            lists.any |= endpoints.iter().any(|c| is_ready(c.endpoint) || is_draining(c.endpoint));
-            let local = || endpoints.iter().filter(|c| self.is_local(c.endpoint));
-            lists.local = at(local().filter(|c| is_ready(c.endpoint)).collect());
-            if lists.local.is_empty() {
-                lists.local = at(local().filter(|c| is_draining(c.endpoint)).collect());
-            }
-        }
-        lists
-    }
-
-    fn topology(&self, endpoints: &[Candidate<'w>]) -> Topology {
-        let ready: Vec<&Endpoint> = endpoints.iter().map(|c| c.endpoint).filter(|e| is_ready(e)).collect();
-        if ready.is_empty() {
-            return Topology::None;
-        }
-        if ready.iter().all(|e| !e.nodes.is_empty())
-            && ready.iter().any(|e| self.available(e, Topology::SameNode))
-        {
-            return Topology::SameNode;
-        }
-        if ready.iter().all(|e| !e.zones.is_empty())
-            && ready.iter().any(|e| self.available(e, Topology::SameZone))
-        {
-            return Topology::SameZone;
-        }
-        Topology::None
-    }
-
-    fn available(&self, endpoint: &Endpoint, topology: Topology) -> bool {
-        let zone = self.node.zone.as_deref();
-        match topology {
-            Topology::None => true,
-            Topology::SameNode => endpoint.nodes.iter().any(|n| **n == *self.machine.name),
-            Topology::SameZone => endpoint.zones.iter().any(|z| zone == Some(&**z)),
-        }
-    }
-}
-
-#[derive(Clone, Copy)]
-enum Topology {
-    None,
-    SameNode,
-    SameZone,
-}
-
-fn is_ready(endpoint: &Endpoint) -> bool {
-    endpoint.ready
-}
-
-/// Not ready any more, but terminating and still serving.
-fn is_draining(endpoint: &Endpoint) -> bool {
-    !endpoint.ready && endpoint.serving && endpoint.terminating
 }
 
 fn family(addr: IpAddr) -> Family {
@@ -397,6 +280,3 @@ pub(crate) fn contains((net, len): Prefix, addr: IpAddr) -> bool {
     let (net, addr) = (bits(net), bits(addr));
     net.len() == addr.len() && (0..usize::from(len)).all(|at| bit(&net, at) == bit(&addr, at))
 }
-
-/// The protocols of Services.
-pub(crate) const PROTOS: [Proto; 3] = [Proto::Tcp, Proto::Udp, Proto::Sctp];

@@ -44,12 +44,15 @@ pub(crate) enum Chain {
     Remember { lane: usize },
 }
 
+/// The components before the last, and the last.
+type Range = (Vec<Value>, (IpAddr, u8));
+
 /// One family's sets.
 #[derive(Default)]
 pub(crate) struct Sets {
     elements: HashMap<Name, HashMap<Vec<Value>, Content>>,
     /// Elements of which the last component is a prefix.
-    ranges: HashMap<Name, Vec<(Vec<Value>, (IpAddr, u8))>>,
+    ranges: HashMap<Name, Vec<Range>>,
 }
 
 /// What an element stands for.
