@@ -5,7 +5,8 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
+use notify::event::{AccessKind, AccessMode};
+use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 use rulecast_bundle::{ChunkId, Head, MAX_CHUNK};
 use tokio::sync::mpsc;
 
@@ -51,7 +52,11 @@ impl Directory {
 
     fn watch(&mut self) {
         let notify = self.notify.clone();
-        let watcher = notify::recommended_watcher(move |_| {
+        let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+            // To read is to open: what this source does itself is no news.
+            if event.is_ok_and(|event| is_reading(event.kind)) {
+                return;
+            }
             // Full: somebody is about to look anyway.
             let _full = notify.try_send(());
         });
@@ -68,6 +73,10 @@ impl Directory {
             .map(Some)
             .map_err(|e| SourceError::Malformed { what: path.display().to_string(), why: e.to_string() })
     }
+}
+
+fn is_reading(kind: EventKind) -> bool {
+    kind.is_access() && kind != EventKind::Access(AccessKind::Close(AccessMode::Write))
 }
 
 /// Reads a file of bounded size; none when it is not there.
@@ -115,5 +124,28 @@ impl Source for Directory {
         let path = self.dir.join("chunks").join(id.to_string());
         let missing = || SourceError::Io { path: path.clone(), source: std::io::ErrorKind::NotFound.into() };
         read(&path, MAX_CHUNK as u64 + 1)?.ok_or_else(missing)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn its_own_reading_does_not_wake_it() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("default")).unwrap();
+        let head = dir.path().join("default/head.json");
+        std::fs::write(&head, "{").unwrap();
+        let mut source = Directory::new(dir.path(), "default");
+        let pause = || tokio::time::sleep(std::time::Duration::from_millis(200));
+        for _ in 0..3 {
+            source.read_head().unwrap_err();
+            pause().await;
+        }
+        assert!(source.events.try_recv().is_err(), "nobody wrote anything");
+        std::fs::write(&head, "{}").unwrap();
+        pause().await;
+        assert!(source.events.try_recv().is_ok(), "somebody did");
     }
 }
