@@ -29,8 +29,8 @@ pub struct PoolOptions {
     pub node_port_addresses: Vec<String>,
     /// Masquerades all traffic to cluster IPs, not only what comes from outside.
     pub masquerade_all: bool,
-    /// The bit of the packet mark that iptables and ipvs use for traffic to be masqueraded, from 0 to 31. It must not be
-    /// one that something else on the node uses.
+    /// The bit of the packet mark that says that traffic is to be masqueraded, from 0 to 31. It must not be one that
+    /// something else on the node uses.
     #[schemars(range(max = 31))]
     pub masquerade_bit: u8,
     /// Options of the mode ipvs.
