@@ -1,8 +1,9 @@
 //! A synthetic cluster, the same for every benchmark and on every machine.
 //!
 //! What it is:
-//! - Every Service has one cluster IP, from all over 10.96.0.0/12, and one TCP port, mostly 80, 8080 or 443; it has
-//!   neither nodePorts nor session affinity nor topology hints.
+//! - Every Service has one cluster IP, from all over 10.96.0.0/12, and one TCP port, mostly 80, 8080 or 443, without
+//!   topology hints. Of ten Services one has session affinity; one has a policy Local, in turn internalTrafficPolicy, and
+//!   externalTrafficPolicy with a load balancer's address and a nodePort.
 //! - Every Service has the same number of endpoints, one target port, and EndpointSlices of up to 100 endpoints.
 //! - Pods lie on 500 nodes in three zones, about 200 a node at most (more pods: more nodes). Each node has a /24 of
 //!   10.128.0.0/9. A Service's pods are on pseudo-random nodes, at pseudo-random addresses, and no two Services share one.
@@ -35,6 +36,19 @@ const PODS_PER_NODE: u32 = 200;
 const ADDRESSES_PER_NODE: u32 = 252;
 const MAX_SERVICES: u32 = 500_000;
 const MAX_PODS: u64 = 5_000_000;
+
+/// Addresses that load balancers give out, and as many nodePorts as there are.
+const BALANCER_NET: u32 = 198 << 24 | 18 << 16;
+const NODE_PORTS: u32 = 2768;
+
+/// A load balancer with externalTrafficPolicy Local.
+fn balanced(service: Service, number: u32) -> Service {
+    let mut service =
+        Service { external_local: true, load_balancer_ips: vec![v4(BALANCER_NET + number)], ..service };
+    let node_port = u16::try_from(number).ok().filter(|n| u32::from(*n) < NODE_PORTS).map(|n| 30_000 + n);
+    service.ports.iter_mut().for_each(|port| port.node_port = node_port);
+    service
+}
 
 const SERVICE_NET: u32 = 10 << 24 | 96 << 16;
 /// Addresses of a /12, without the first ten, which clusters keep for DNS and the like, and the last.
@@ -153,7 +167,20 @@ impl Cluster {
         let address = u32::try_from(address).expect("an address of a /12");
         let port =
             ServicePort { name: "http".into(), proto: Proto::Tcp, port: port(service), node_port: None };
-        Service { cluster_ips: vec![v4(SERVICE_NET + address)], ports: vec![port], ..Service::default() }
+        let plain =
+            Service { cluster_ips: vec![v4(SERVICE_NET + address)], ports: vec![port], ..Service::default() };
+        match service % 20 {
+            3 | 13 => Service { affinity: Some(10_800), ..plain },
+            7 => Service { internal_local: true, ..plain },
+            17 => balanced(plain, service / 20),
+            _ => plain,
+        }
+    }
+
+    /// Whether a change of its endpoints is the same for all nodes, and one list: that of a Service without Local policy.
+    #[must_use]
+    pub fn is_plain(&self, service: u32) -> bool {
+        !matches!(service % 20, 3 | 7 | 13 | 17)
     }
 
     /// A Service's EndpointSlices, by name.

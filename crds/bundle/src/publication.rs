@@ -363,7 +363,7 @@ fn compress(bytes: &[u8]) -> Vec<u8> {
     use zstd::zstd_safe::CParameter;
     let mut encoder = Compressor::new(zstd::DEFAULT_COMPRESSION_LEVEL).expect("zstd has memory");
     for parameter in [
-        CParameter::CompressionLevel(12),
+        CParameter::CompressionLevel(18),
         CParameter::WindowLog(MAX_WINDOW.ilog2()),
         CParameter::ContentSizeFlag(false),
         CParameter::ChecksumFlag(false),
