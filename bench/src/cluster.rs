@@ -177,12 +177,6 @@ impl Cluster {
         }
     }
 
-    /// Whether a change of its endpoints is the same for all nodes, and one list: that of a Service without Local policy.
-    #[must_use]
-    pub fn is_plain(&self, service: u32) -> bool {
-        !matches!(service % 20, 3 | 7 | 13 | 17)
-    }
-
     /// A Service's EndpointSlices, by name.
     #[must_use]
     pub fn slices(&self, service: u32) -> Vec<(String, Slice)> {

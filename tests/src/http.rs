@@ -1,5 +1,6 @@
 //! Asking a program for its health and its numbers.
 
+use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
@@ -8,8 +9,19 @@ use anyhow::{Context as _, anyhow};
 
 use crate::namespace::Namespace;
 
-/// Gets a path from a namespace: status code and body.
-pub fn get(from: &Namespace, to: SocketAddr, path: &str) -> anyhow::Result<(u16, String)> {
+/// What a server said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reply {
+    /// The status code.
+    pub code: u16,
+    /// The headers, names in small letters.
+    pub headers: BTreeMap<String, String>,
+    /// The body.
+    pub body: String,
+}
+
+/// Gets a path from a namespace.
+pub fn fetch(from: &Namespace, to: SocketAddr, path: &str) -> anyhow::Result<Reply> {
     let text = from.run(|| -> std::io::Result<String> {
         let mut stream = TcpStream::connect_timeout(&to, Duration::from_secs(5))?;
         stream.set_read_timeout(Some(Duration::from_secs(5)))?;
@@ -21,7 +33,18 @@ pub fn get(from: &Namespace, to: SocketAddr, path: &str) -> anyhow::Result<(u16,
     let text = text.with_context(|| format!("http://{to}{path}"))?;
     let (head, body) = text.split_once("\r\n\r\n").with_context(|| format!("not HTTP: {text:?}"))?;
     let code = head.split(' ').nth(1).and_then(|code| code.parse().ok());
-    Ok((code.with_context(|| format!("not HTTP: {head:?}"))?, body.to_owned()))
+    let header =
+        |line: &str| line.split_once(": ").map(|(name, value)| (name.to_lowercase(), value.to_owned()));
+    Ok(Reply {
+        code: code.with_context(|| format!("not HTTP: {head:?}"))?,
+        headers: head.lines().skip(1).filter_map(header).collect(),
+        body: body.to_owned(),
+    })
+}
+
+/// The same: status code and body.
+pub fn get(from: &Namespace, to: SocketAddr, path: &str) -> anyhow::Result<(u16, String)> {
+    fetch(from, to, path).map(|reply| (reply.code, reply.body))
 }
 
 /// A number of a metrics page; the name with its labels, as it stands there.

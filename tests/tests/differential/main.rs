@@ -27,6 +27,7 @@ mod fixture;
 mod fixtures;
 mod flows;
 mod generator;
+mod health;
 mod histories;
 mod matrix;
 mod outcome;
@@ -68,6 +69,9 @@ const SCENARIOS: &[Scenario<Worlds>] = scenarios![
     addresses::prefixes_choose_addresses,
     addresses::addresses_come_and_go,
     addresses::a_node_has_the_address_it_serves,
+    health::ports_answer_alike,
+    health::ports_answer_in_both_families,
+    health::nodes_that_go_say_so,
     histories::end_alike,
 ];
 
