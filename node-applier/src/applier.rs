@@ -96,8 +96,8 @@ impl<B: Backend> Applier<B> {
     }
 
     /// The UDP flows that may have to move because of what was written.
-    pub fn flows_mut(&mut self) -> (&mut Flows, &[IpAddr]) {
-        (&mut self.flows, &self.node_addrs)
+    pub fn flows_mut(&mut self) -> &mut Flows {
+        &mut self.flows
     }
 
     /// See [`View::take_counts_changed`].

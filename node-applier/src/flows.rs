@@ -127,13 +127,18 @@ impl Flows {
         }
     }
 
+    /// Nobody is going to look.
+    pub fn overlook(&mut self) {
+        self.due.clear();
+    }
+
     /// Whether there is something to look at.
     #[must_use]
     pub fn is_due(&self) -> bool {
         !self.due.is_empty()
     }
 
-    /// Looks at the flows to destinations of a family that changed and forgets those whose endpoint does not serve. Returns
+    /// Looks at the flows to destinations of a family that changed and forgets those whose endpoint does not serve. NodePorts are those of `node_addrs`. Returns
     /// how many; none when nothing was due. What could not be read whole is due again.
     pub fn settle(
         &mut self,

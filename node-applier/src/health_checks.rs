@@ -15,7 +15,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
 use tokio::time::{Duration, Instant};
-use tracing::{info, warn};
+use tracing::info;
 
 use crate::status::Shared;
 
@@ -168,7 +168,7 @@ impl HealthChecks {
         for (number, port) in &mut self.ports {
             let Port { check, connections, listeners } = port;
             for (place, listener) in listeners {
-                let Listener::Closed(before) = listener else { continue };
+                let Listener::Closed(_) = listener else { continue };
                 match listen::bind(*place, *number) {
                     Ok(bound) => {
                         let HealthCheck { namespace, name, .. } = &*lock(check);
@@ -177,11 +177,7 @@ impl HealthChecks {
                         *listener = Listener::Open(start(bound, slots, check, &self.shared));
                     }
                     Err(error) => {
-                        let why = refused(&lock(check), *place, &error);
-                        if *before != why {
-                            warn!("{why}");
-                        }
-                        *listener = Listener::Closed(why);
+                        *listener = Listener::Closed(refused(&lock(check), *place, &error));
                     }
                 }
             }

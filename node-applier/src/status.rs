@@ -1,7 +1,7 @@
 //! What the node knows of itself: for health checks, metrics and its RuleNode.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use rulecast_bundle::Head;
 use serde::Serialize;
@@ -38,7 +38,13 @@ pub struct State {
     pub draining: bool,
     /// The kernel holds the version in force.
     pub in_step: bool,
+    /// Since when it does not, although it did.
+    pub out_of_step: Option<SystemTime>,
 }
+
+/// As long as that the rules may be out of step before load balancers hear of it: those in force still serve, and a
+/// version that no kernel takes would drain every node in the same second. kube-proxy waits for as long (2 x syncPeriod).
+const GRACE: Duration = Duration::from_mins(1);
 
 /// State and counters, shared with the HTTP server.
 #[derive(Clone, Default)]
@@ -62,17 +68,48 @@ impl Shared {
 }
 
 impl State {
-    /// Whether the proxy does its work: rules are in the kernel, and the last attempt to write them did not fail. A source
-    /// that is away changes nothing, and whether the node is being drained is not asked, as with kube-proxy's
+    /// Takes note of whether the kernel holds the version in force.
+    pub fn set_in_step(&mut self, in_step: bool) {
+        if in_step {
+            self.out_of_step = None;
+        } else if self.in_step {
+            self.out_of_step = Some(SystemTime::now());
+        }
+        self.in_step = in_step;
+    }
+
+    /// Whether the proxy does its work: rules are in the kernel, and writing them has not failed for a minute. A source that
+    /// is away changes nothing, and whether the node is being drained is not asked, as with kube-proxy's
     /// `serviceProxyHealthy`.
     #[must_use]
     pub fn proxy_healthy(&self) -> bool {
-        self.in_step
+        let for_long = |since: SystemTime| since.elapsed().map_or(true, |out| out >= GRACE);
+        self.in_step || self.out_of_step.is_some_and(|since| !for_long(since))
     }
 
     /// Whether /healthz says 200: the proxy does its work, and load balancers may send this node new connections.
     #[must_use]
     pub fn healthy(&self) -> bool {
         self.proxy_healthy() && !self.draining
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_write_that_fails_is_forgiven_for_a_while_and_no_rules_are_not() {
+        let mut state = State::default();
+        state.set_in_step(false);
+        assert!(!state.healthy(), "there are no rules yet");
+        state.set_in_step(true);
+        state.set_in_step(false);
+        assert!(state.healthy(), "those in force serve");
+        state.out_of_step = Some(SystemTime::now() - GRACE);
+        state.set_in_step(false);
+        assert!(!state.healthy(), "it still fails");
+        state.set_in_step(true);
+        assert!(state.healthy());
     }
 }

@@ -3,7 +3,8 @@
 //! Resolving is filtering. The node knows its own tag and, from its node fact, its zone; it keeps the members that are
 //! for all nodes, for its zone or for itself, and forgets the others.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 
 use rulecast_bundle::nft::{Family, NodeAddresses, Ruleset};
@@ -31,7 +32,7 @@ pub struct View {
     elements: BTreeSet<Element>,
     health_checks: BTreeMap<u16, HealthCheck>,
     /// The groups that health checks count, and whether any of this changed.
-    counted: HashSet<GroupId>,
+    counted: HashMap<GroupId, usize>,
     counts_changed: bool,
     settings: Settings,
     counts: Counts,
@@ -70,7 +71,7 @@ impl View {
             targets: HashMap::new(),
             elements: BTreeSet::new(),
             health_checks: BTreeMap::new(),
-            counted: HashSet::new(),
+            counted: HashMap::new(),
             counts_changed: true,
             settings: Settings::default(),
             counts: Counts::default(),
@@ -151,10 +152,18 @@ impl View {
     fn set_health_check(&mut self, port: u16, check: Option<HealthCheck>) {
         self.counts_changed = true;
         for id in self.health_checks.remove(&port).into_iter().flat_map(|old| old.groups) {
-            self.counted.remove(&id);
+            if let Entry::Occupied(mut by) = self.counted.entry(id) {
+                *by.get_mut() -= 1;
+                if *by.get() == 0 {
+                    by.remove();
+                }
+            }
         }
         if let Some(check) = check {
-            self.counted.extend(&check.groups);
+            // One port may come before another of the same Service goes.
+            for id in &check.groups {
+                *self.counted.entry(*id).or_default() += 1;
+            }
             self.health_checks.insert(port, check);
         }
     }
@@ -170,7 +179,7 @@ impl View {
 
     fn change_target(&mut self, id: GroupId, touched: &mut Touched, change: impl FnOnce(&mut Target)) {
         touched.targets.insert(id);
-        self.counts_changed |= self.counted.contains(&id);
+        self.counts_changed |= self.counted.contains_key(&id);
         let rules = self.rules[index(id.family())].as_deref();
         let target = self.targets.entry(id).or_default();
         self.counts.remove(rules, &id, target);

@@ -30,10 +30,7 @@ const NOT_CARRIED: &[(&str, &str)] = &[
         "hostnameOverride",
         "is of one node; start the applier with --hostname-override, or set its NODE_NAME (the DaemonSet does)",
     ),
-    (
-        "bindAddressHardFail",
-        "the applier does not start when it cannot listen for health checks, whatever this says",
-    ),
+    ("bindAddressHardFail", "start the applier with --bind-address-hard-fail"),
     ("enableProfiling", "there are no profiles to read; /metrics has the times and sizes"),
     (
         "oomScoreAdj",

@@ -282,7 +282,8 @@ pub struct Affinity {
 pub struct Remember {
     /// Verdict map from a kernel key, as it was before DNAT, to the chain that remembers.
     pub verdicts: Name,
-    /// Prefix of those chains, one per Service port and timeout: `remember` makes `remember-10800-tcp-10.96.0.1-80`.
+    /// Prefix of those chains, one per Service port and timeout: `remember` makes `remember-10800-tcp-10.96.0.1-80`. Lanes
+    /// with one prefix share the chains, which are those of the first of them.
     pub chain: Name,
     /// Their rules.
     pub rules: Vec<Rule>,

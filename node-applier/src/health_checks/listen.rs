@@ -86,6 +86,8 @@ async fn converse(stream: TcpStream, answer: impl Fn(SocketAddr) -> Response<Ful
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(PATIENCE)
+        // A slot is for one answer: probers that keep their connections would keep others out.
+        .keep_alive(false)
         .title_case_headers(true)
         .serve_connection(TokioIo::new(stream), service);
     if let Err(error) = connection.await {

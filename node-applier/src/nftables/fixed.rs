@@ -1,12 +1,22 @@
 //! Elements that are the same for every node: those of static sets.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 
 use rulecast_bundle::nft::Family;
 use rulecast_bundle::{Name, Part};
 use rulecast_netlink::{Batch, Key, Value};
 
-use crate::view::Touched;
+use crate::view::{Touched, View};
+
+/// How many elements each static set has.
+pub(super) fn count(view: &View, family: Family) -> HashMap<Name, usize> {
+    let mut counts = HashMap::new();
+    for (_, set, _) in view.elements().iter().filter(|e| e.0 == family) {
+        *counts.entry(set.clone()).or_default() += 1;
+    }
+    counts
+}
 
 /// Deletes and adds what changed.
 pub(super) fn update(batch: &mut Batch, family: Family, touched: &Touched) {

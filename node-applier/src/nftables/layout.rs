@@ -31,8 +31,10 @@ pub(super) struct LaneSets {
     /// The map with a fixed chain, and that chain's position in [`Ruleset::chains`].
     pub(super) detour: Option<(SetId, usize)>,
     pub(super) sticky: Option<StickySets>,
-    /// The first lane with the same chains.
+    /// The first lane with the same chains that pick.
     pub(super) chains_of: u8,
+    /// The first lane with the same chains that remember.
+    pub(super) remembers_as: u8,
 }
 
 /// A lane's sets for session affinity.
@@ -98,14 +100,19 @@ fn lane_sets(
         position.ok_or_else(|| BackendError::Rules(format!("there is no chain {name}")))
     };
     let detour = lane.detour.as_ref().map(|d| Ok::<_, BackendError>((find(&d.map)?, chain(&d.chain)?)));
-    let first = rules.lanes.iter().position(|other| other.chain == lane.chain).unwrap_or_default();
+    let first = |same: &dyn Fn(&Lane) -> bool| {
+        u8::try_from(rules.lanes.iter().position(same).unwrap_or_default()).unwrap_or(u8::MAX)
+    };
+    let remembers = |lane: &Lane| Some(lane.affinity.as_ref()?.remember.as_ref()?.chain.clone());
+    let remember = remembers(lane);
     Ok(LaneSets {
         verdicts: find(&lane.verdicts)?,
         endpoints: find(&lane.endpoints)?,
         keys: lane.sets.iter().map(&find).collect::<Result<_, _>>()?,
         detour: detour.transpose()?,
         sticky: lane.affinity.as_ref().map(sticky).transpose()?,
-        chains_of: u8::try_from(first).unwrap_or(u8::MAX),
+        chains_of: first(&|other| other.chain == lane.chain),
+        remembers_as: first(&|other| remembers(other) == remember),
     })
 }
 

@@ -29,6 +29,8 @@ use target::PortId;
 /// Above this size, in bytes, a transaction is made with the monitor paused: the kernel would make a notification for
 /// each of its elements.
 const LARGE: usize = 64 << 10;
+/// Service ports whose clients are looked at in one go; after a restart there may be thousands.
+const PURGES: usize = 256;
 /// Chains that nothing leads to any more stay for so long: before Linux 6.2 the kernel notices late that the elements which
 /// led there are gone, and refuses to delete them.
 const LEFTOVERS: Duration = Duration::from_secs(1);
@@ -42,6 +44,8 @@ pub struct Nftables {
     generation: u32,
     /// Somebody may have changed our tables while the monitor was paused.
     missed: bool,
+    /// What is installed is known. Not after a transaction that failed, until the next rebuild.
+    known: bool,
     /// Service ports with clients at endpoints that left and could not be forgotten yet.
     purge_due: BTreeSet<PortId>,
 }
@@ -57,6 +61,7 @@ impl Nftables {
             tables: Vec::new(),
             generation: 0,
             missed: false,
+            known: true,
             purge_due: BTreeSet::new(),
         })
     }
@@ -100,7 +105,8 @@ impl Nftables {
         if self.purge_due.is_empty() {
             return;
         }
-        for port in std::mem::take(&mut self.purge_due) {
+        let rest = self.purge_due.iter().nth(PURGES).copied().map(|first| self.purge_due.split_off(&first));
+        for port in std::mem::replace(&mut self.purge_due, rest.unwrap_or_default()) {
             for table in self.tables.iter().filter(|t| t.layout.family == port.family()) {
                 if let Err(error) = affinity::purge(&mut self.connection, table, port) {
                     tracing::warn!(%error, "clients of endpoints that left are still remembered; trying again");
@@ -121,14 +127,14 @@ impl Nftables {
             return Ok(());
         }
         let mut batch = Batch::new();
-        let mut tables = std::mem::take(&mut self.tables);
-        for table in &mut tables {
+        self.known = false;
+        for table in &mut self.tables {
             table.collect_leftovers(&mut batch, before)?;
         }
         if !batch.is_empty() {
             self.commit(batch)?;
         }
-        self.tables = tables;
+        self.known = true;
         Ok(())
     }
 }
@@ -154,9 +160,10 @@ impl Backend for Nftables {
                 kept.extend(ports);
             }
         }
-        self.tables.clear();
+        self.known = false;
         let committed = self.commit(batch)?;
         self.tables = tables;
+        self.known = true;
         self.purge(kept);
         Ok(committed.into())
     }
@@ -167,26 +174,31 @@ impl Backend for Nftables {
         touched: &Touched,
         node_addrs: &[IpAddr],
     ) -> Result<Applied, BackendError> {
+        if !self.known {
+            return Err(BackendError::Rules("what the kernel holds is not known any more".to_owned()));
+        }
         let mut batch = Batch::new();
-        // Taken out: should anything fail, what is installed is unknown and the next call has to be a rebuild.
-        let mut tables = std::mem::take(&mut self.tables);
         let mut purge = BTreeSet::new();
-        for table in &mut tables {
+        // Should anything fail, what is installed is unknown and the next call has to be a rebuild.
+        self.known = false;
+        for table in &mut self.tables {
             purge.extend(update::update(&mut batch, table, view, touched, node_addrs)?);
         }
         if batch.is_empty() {
-            self.tables = tables;
+            self.known = true;
             return Ok(Applied::default());
         }
         let committed = self.commit(batch)?;
-        self.tables = tables;
+        self.known = true;
         self.purge(purge);
         Ok(committed.into())
     }
 
     fn interference(&mut self) -> Result<Option<String>, BackendError> {
         self.purge(BTreeSet::new());
-        let leftovers = self.collect_leftovers();
+        if let Err(error) = self.collect_leftovers() {
+            tracing::warn!(%error, "chains without use could not be deleted; writing the whole table");
+        }
         let mut found = None;
         let mut lost = false;
         while let Some(event) = self.monitor.next()? {
@@ -203,9 +215,8 @@ impl Backend for Nftables {
                 Event::Overflow => lost = true,
             }
         }
-        if let Err(error) = leftovers {
-            // What is installed is unknown now.
-            found.get_or_insert(format!("chains without use could not be deleted: {error}"));
+        if !self.known {
+            found.get_or_insert("a transaction of our own failed".to_owned());
         }
         if found.is_none() && std::mem::take(&mut self.missed) {
             found = Some("somebody else changed the ruleset during a large update".to_owned());

@@ -44,7 +44,11 @@ pub(super) fn rebuild(
     let kept = clear(batch, connection, &table.layout, &elements)?;
     let endpoints = count_endpoints(&table)?;
     batch.reserve(endpoints.values().sum::<usize>() * ENDPOINT_BYTES);
-    let counts = |set: SetId| elements[set].len() + endpoints.get(&set).copied().unwrap_or_default();
+    let fixed = fixed::count(view, family);
+    let counts = |set: SetId| {
+        let others = fixed.get(&table.layout.set(set).name).copied().unwrap_or_default();
+        elements[set].len() + endpoints.get(&set).copied().unwrap_or_default() + others
+    };
     let pods: Vec<_> =
         view.fact().pod_cidrs.iter().copied().filter(|(a, _)| Family::of(*a) == family).collect();
     fixed_part(batch, &table.layout, &pods, counts);

@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use rulecast_bundle::nft::Family;
 use rulecast_bundle::{Name, Part, prefix_contains};
 use rulecast_netlink::Batch;
 
@@ -71,6 +72,10 @@ fn vip(parts: &[Part]) -> &[Part] {
 /// The VIP as a source, if one of its ranges holds the node's address and none the VIP itself.
 fn own_source(table: &Table, view: &View, set: &Name, vip: &[Part], primary: IpAddr) -> Option<Vec<Part>> {
     let Some(Part::Addr(addr)) = vip.first().copied() else { return None };
+    // A bundle from elsewhere may have other keys in this set, which are not VIPs'.
+    if Family::of(addr) != table.layout.family || vip.len() != 3 {
+        return None;
+    }
     let first = (table.layout.family, set.clone(), vip.to_vec());
     let of_vip = view.elements().range(first..).take_while(|e| e.1 == *set && e.2.starts_with(vip));
     let ranges: Vec<(IpAddr, u8)> = of_vip

@@ -131,7 +131,7 @@ impl Installed {
             if let (Some(timeout), Some(sticky)) = (self.affinity, sets.sticky)
                 && let Some(map) = sticky.remember
             {
-                let chain = Chain::Remember { lane: lane_key.lane, port: id.into(), timeout };
+                let chain = Chain::Remember { lane: sets.remembers_as, port: id.into(), timeout };
                 element(map, &subject, Content::Goto(chain))?;
             }
             let pick = Content::Goto(Chain::Pick { lane: sets.chains_of, members });

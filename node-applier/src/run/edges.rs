@@ -20,6 +20,8 @@ use crate::view::View;
 
 /// UDP flows are looked at once in this time at most: conntrack goes through its whole table for it.
 const SETTLE_FLOWS: Duration = Duration::from_secs(1);
+/// What fails is tried again after twice the time it was before, up to this.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// The parts that are there; without one, what it does is left undone.
 #[derive(Default)]
@@ -34,6 +36,8 @@ pub struct Edges {
     sysctls: Option<Sysctls>,
     /// When flows may be looked at again.
     next_settle: Option<Instant>,
+    /// How long to wait after a failure.
+    pause: Duration,
     /// What was asked for when settings were written last.
     settings: Settings,
     /// What was told last that could not be done.
@@ -80,23 +84,36 @@ impl Edges {
     }
 
     fn settle_flows<B: Backend>(&mut self, applier: &mut Applier<B>, shared: &Shared) {
-        let Some(table) = &mut self.flows else { return };
-        let (flows, node_addrs) = applier.flows_mut();
+        if !applier.flows_mut().is_due() {
+            return;
+        }
+        let addrs = [Family::V4, Family::V6].map(|family| {
+            let answering = applier.view().node_port_addrs(family, applier.node_addrs());
+            answering.map_or_else(|| applier.node_addrs().to_vec(), |addrs| addrs.into_iter().collect())
+        });
+        let flows = applier.flows_mut();
+        let Some(table) = &mut self.flows else {
+            flows.overlook();
+            return;
+        };
         let now = Instant::now();
-        if !flows.is_due() || self.next_settle.is_some_and(|at| now < at) {
+        if self.next_settle.is_some_and(|at| now < at) {
             return;
         }
         self.next_settle = Some(now + SETTLE_FLOWS);
-        for family in [Family::V4, Family::V6] {
+        for (family, addrs) in [Family::V4, Family::V6].into_iter().zip(&addrs) {
             let start = Clock::now();
-            match flows.settle(&mut **table, family, node_addrs) {
+            match flows.settle(&mut **table, family, addrs) {
                 Ok(None) => {}
                 Ok(Some(forgotten)) => {
+                    self.pause = SETTLE_FLOWS;
                     debug!(?family, forgotten, "looked at UDP flows");
                     shared.lock().1.conntrack_reconciled(family, start.elapsed(), forgotten);
                 }
                 Err(error) => {
                     warn!(%error, "UDP flows to endpoints that are gone may stay there; trying again");
+                    self.pause = (self.pause * 2).clamp(SETTLE_FLOWS, LONGEST_PAUSE);
+                    self.next_settle = Some(now + self.pause);
                 }
             }
         }

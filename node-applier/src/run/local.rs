@@ -170,7 +170,7 @@ impl<B: Backend> Local<B> {
         let (state, metrics) = &mut *guard;
         state.head = self.applier.head().map(|h| Head { delta: String::new(), ..h.clone() });
         state.applied_at = Some(SystemTime::now());
-        state.in_step = self.applier.in_step();
+        state.set_in_step(self.applier.in_step());
         state.draining = view.fact().draining;
         // A version that was refused is still refused when the one in force was repaired.
         state.problem = state.problem.take().filter(|p| p.sequence.is_some());
@@ -190,7 +190,7 @@ impl<B: Backend> Local<B> {
         }
         {
             let (state, metrics) = &mut *self.shared.lock();
-            state.in_step = self.applier.in_step();
+            state.set_in_step(self.applier.in_step());
             match problem {
                 ApplyError::Refused(_) => metrics.refused(reason),
                 ApplyError::Kernel(_) => metrics.sync_failed(),

@@ -57,9 +57,10 @@ fn what_session_affinity_needed_goes_with_it() {
             all.filter(|name| name.contains("-tcp-")).collect::<BTreeSet<String>>()
         };
         controller.compiler.set_slice("ns/s1", Some(slice("ns/s1", &[(1, true), (2, false)])));
-        // ClusterIP and nodePort; then with a VIP and externalTrafficPolicy Local; then none; then gone.
+        // ClusterIP and nodePort; then with a VIP and externalTrafficPolicy Local; then none; then with a VIP and policy
+        // Cluster, which shares a chain with the cluster IP; then without the VIP; then gone.
         let mut seen = Vec::new();
-        for keys in [Some(17), Some(23), Some(1), Some(23), None] {
+        for keys in [Some(17), Some(23), Some(1), Some(23), Some(19), Some(17), Some(19), None] {
             controller.compiler.set_service("ns/s1", keys.map(|keys| service("172.30.0.1", keys)));
             deliver(&mut controller, &mut applier);
             std::thread::sleep(std::time::Duration::from_millis(1100));
@@ -70,6 +71,7 @@ fn what_session_affinity_needed_goes_with_it() {
             seen.push(left.len());
         }
         assert!(seen[0] > 0 && seen[1] > seen[0] && seen[3] == seen[1], "{seen:?}");
-        assert_eq!((seen[2], seen[4]), (0, 0));
+        assert_eq!((seen[2], seen[7]), (0, 0));
+        assert!(seen[5] == seen[0] && seen[4] > seen[0] && seen[6] == seen[4], "{seen:?}");
     });
 }

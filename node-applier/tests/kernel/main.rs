@@ -13,7 +13,7 @@ use proptest::test_runner::{Config, TestRunner};
 use rig::*;
 use rulecast_bundle::nft::Family;
 use rulecast_bundle::{Change, Delta, Head, Way};
-use rulecast_compiler::model::{Endpoint, Slice};
+use rulecast_compiler::model::{Endpoint, Service, Slice};
 use rulecast_node::store::Store;
 
 #[test]
@@ -196,5 +196,25 @@ fn sets_that_are_full_are_made_larger() {
             assert_eq!(kernel_behaviour(&applier, Family::V4), expected_behaviour(&applier, Family::V4));
         }
         assert_eq!(rebuilt, 1, "once for 1,024 elements and more");
+    });
+}
+
+#[test]
+fn so_do_sets_that_are_the_same_for_every_node() {
+    in_namespace(|| {
+        let mut controller = Controller::new();
+        let mut applier = applier(None);
+        let vips = |count: u16| {
+            let vip = |n: u16| IpAddr::from([5, 5, n.to_be_bytes()[0], n.to_be_bytes()[1]]);
+            let load_balancer_ips = (0..count).map(vip).collect();
+            Some(Service { load_balancer_ips, ..service("172.30.0.1", 32) })
+        };
+        controller.compiler.set_service("ns/s1", vips(10));
+        deliver(&mut controller, &mut applier);
+        for (count, rebuilt) in [(1010, false), (1100, true), (1500, false)] {
+            controller.compiler.set_service("ns/s1", vips(count));
+            assert_eq!(deliver(&mut controller, &mut applier).rebuilt, rebuilt, "{count}");
+            assert_eq!(keys_of("firewall-ips").len(), usize::from(count));
+        }
     });
 }

@@ -31,11 +31,13 @@ pub(crate) fn one_bad_object_holds_up_nobody(c: &mut Cluster) -> anyhow::Result<
         "endpoints": [{ "addresses": ["239.1.2.3"], "conditions": { "ready": true } }],
     });
     c.apply(&[slice])?;
-    let pool = |mode: &str| {
-        let spec = json!({ "detectLocalMode": mode, "detectLocal": { "bridgeInterface": "cni0" } });
+    // More prefixes than a rule should have.
+    let pool = |prefixes: u8| {
+        let list: Vec<String> = (0..prefixes).map(|n| format!("192.0.{n}.0/24")).collect();
+        let spec = json!({ "nodePortAddresses": list });
         json!({ "apiVersion": "rulecast.dev/v1alpha1", "kind": "RulePool", "metadata": { "name": "odd" }, "spec": spec })
     };
-    c.apply(&[pool("BridgeInterface")])?;
+    c.apply(&[pool(20)])?;
     wait_for("the RulePool's status to name them", PATIENCE, || {
         let status = c.pool_status("default")?;
         let multicast = quarantined(&status, "default/first")?;
@@ -48,7 +50,7 @@ pub(crate) fn one_bad_object_holds_up_nobody(c: &mut Cluster) -> anyhow::Result<
         let status = c.pool_status("odd")?;
         let conditions = status["conditions"].as_array().context("no conditions")?;
         let accepted = conditions.iter().find(|c| c["type"] == "Accepted").context("no Accepted")?;
-        let told = accepted["message"].as_str().is_some_and(|m| m.contains("detectLocalMode"));
+        let told = accepted["message"].as_str().is_some_and(|m| m.contains("nodePortAddresses"));
         ensure!(accepted["status"] == "False" && told, "{accepted}");
         Ok(())
     })?;
@@ -60,7 +62,7 @@ pub(crate) fn one_bad_object_holds_up_nobody(c: &mut Cluster) -> anyhow::Result<
 
     c.delete_service("first")?;
     c.kubectl(&["delete", "endpointslice", "first-multicast"])?;
-    c.apply(&[pool("ClusterCIDR")])?;
+    c.apply(&[pool(2)])?;
     wait_for("the names to go when the cause has gone", PATIENCE, || {
         let status = c.pool_status("default")?;
         ensure!(status["quarantinedCount"].as_u64().unwrap_or(0) == 0, "{status}");

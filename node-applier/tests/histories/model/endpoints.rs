@@ -36,7 +36,9 @@ impl<'w> Model<'w> {
                 }
             }
         }
-        let rank = |e: &Endpoint| (is_ready(e), is_draining(e), e.node.is_some(), Reverse(e.node.clone()));
+        let rank = |e: &Endpoint| {
+            (!e.terminating, is_ready(e), is_draining(e), e.node.is_some(), Reverse(e.node.clone()))
+        };
         found.sort_by(|a, b| a.at.cmp(&b.at).then_with(|| rank(b.endpoint).cmp(&rank(a.endpoint))));
         found.dedup_by(|a, b| a.at == b.at);
         found
