@@ -87,9 +87,10 @@ P
   done
 }
 
+# One test makes 200 Services and deletes them, which is what the guard against sudden loss is for.
 start() { # the pid goes where down.sh finds it
   setsid "$RULECAST_BIN_DIR/rulecast-controller" run --kubeconfig "$RUN/rulecast/controller.kubeconfig" --bind 127.0.0.1:16266 \
-    --lease-namespace $SYSTEM --identity upstream >"$RUN/log/rulecast-controller.log" 2>&1 </dev/null &
+    --lease-namespace $SYSTEM --identity upstream --allow-shrink >"$RUN/log/rulecast-controller.log" 2>&1 </dev/null &
   echo "rulecast-controller $!" >>"$RUN/pids"
   PROXY=$HERE/adapter.sh "$HERE/cluster/proxy.sh" start
   local i
