@@ -16,7 +16,7 @@ use rulecast_bundle::{
 mod counts;
 mod target;
 
-pub use counts::Counts;
+pub use counts::{Counts, NoLocal};
 pub use target::{Endpoint, Shape, Target, Usable};
 use target::{SERVING, set_member};
 
