@@ -3,9 +3,16 @@
 use std::collections::BTreeSet;
 use std::io::{self, ErrorKind, Read as _};
 use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
+use std::os::fd::AsRawFd as _;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
+use nix::sys::socket::sockopt::{Linger, ReuseAddr, SendTimeout};
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockType, SockaddrIn, SockaddrStorage, bind, connect as connect_socket,
+    setsockopt, socket,
+};
+use nix::sys::time::{TimeVal, TimeValLike as _};
 
 use crate::namespace::Namespace;
 
@@ -92,6 +99,35 @@ pub fn pods(
         }
         Ok(names)
     })?
+}
+
+/// Connects once over TCP from this port, and leaves nothing behind that would keep the port. An IPv4 address.
+pub fn connect_from_port(from: &Namespace, port: u16, to: SocketAddr) -> anyhow::Result<Answer> {
+    from.run(|| match tcp_from_port(port, to) {
+        Ok(text) => parse(&text).ok_or_else(|| anyhow!("{to} answered {text:?}")),
+        Err(e) if e.kind() == ErrorKind::ConnectionRefused => Ok(Answer::Refused),
+        Err(e) if matches!(e.kind(), ErrorKind::TimedOut | ErrorKind::WouldBlock) => Ok(Answer::Silence),
+        Err(e) => Err(e).with_context(|| format!("from port {port} to {to}")),
+    })?
+}
+
+fn tcp_from_port(port: u16, to: SocketAddr) -> io::Result<String> {
+    let socket = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    setsockopt(&socket, ReuseAddr, &true)?;
+    setsockopt(&socket, SendTimeout, &TimeVal::milliseconds(CONNECT.as_millis().try_into().unwrap_or(1500)))?;
+    setsockopt(&socket, Linger, &libc_linger())?;
+    bind(socket.as_raw_fd(), &SockaddrIn::new(0, 0, 0, 0, port))?;
+    connect_socket(socket.as_raw_fd(), &SockaddrStorage::from(to))?;
+    let mut stream = TcpStream::from(socket);
+    stream.set_read_timeout(Some(ANSWER))?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text)?;
+    Ok(text)
+}
+
+/// To close is to reset.
+fn libc_linger() -> nix::libc::linger {
+    nix::libc::linger { l_onoff: 1, l_linger: 0 }
 }
 
 fn once(proto: Proto, to: SocketAddr) -> anyhow::Result<Answer> {

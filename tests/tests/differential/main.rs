@@ -63,6 +63,7 @@ const SCENARIOS: &[Scenario<Worlds>] = scenarios![
     sequences::an_address_is_in_two_slices,
     sequences::labels_are_toggled,
     sequences::a_flow_waits_for_its_service,
+    sequences::what_was_refused_may_try_again_from_its_port,
     affinity::clients_stay_until_their_endpoint_goes,
     affinity::all_addresses_share_the_clients,
     affinity::clients_are_forgotten_in_time,

@@ -2,7 +2,10 @@
 
 use std::net::SocketAddr;
 
+use anyhow::ensure;
+use rulecast_tests::probe::{self, Answer};
 use rulecast_tests::serve::KEEP;
+use rulecast_tests::wait::{PATIENCE, wait_for};
 use serde_json::{Value, json};
 
 use crate::fixture::{Fixture, slices, vips};
@@ -247,4 +250,30 @@ pub(crate) fn a_flow_waits_for_its_service(worlds: &mut Worlds) -> anyhow::Resul
     let all = Wanted { serving: &all, usable: &all };
     s.step_with_flows("with endpoints", all, |w| endpoints(w, name, &["a1", "b1"]))?;
     s.end()
+}
+
+/// A connection that was refused must not keep its port from a later one. kube-proxy leaves an entry without translation in
+/// conntrack for two minutes, where a node connects to its own nodePort.
+pub(crate) fn what_was_refused_may_try_again_from_its_port(worlds: &mut Worlds) -> anyhow::Result<()> {
+    worlds.clear()?;
+    let name = "refusing";
+    let fixture = |worlds: &Worlds, endpoints: &[&str]| {
+        Fixture::new(name, "NodePort", 30_014, &json!({})).slices(&worlds.peer.network, endpoints)
+    };
+    worlds.set(&fixture(worlds, &[]))?;
+    worlds.settle()?;
+    let try_again = |worlds: &Worlds, wanted: &str| {
+        let node = &worlds.ours.network.nodes[0];
+        wait_for(&format!("port 45000 to be {wanted}"), PATIENCE, || {
+            let answer = probe::connect_from_port(&node.namespace, 45_000, (node.v4, 30_014).into())?;
+            let seen = if answer == Answer::Refused { "refused" } else { answer.pod()? };
+            ensure!(seen == wanted, "{seen}");
+            Ok(())
+        })
+    };
+    try_again(worlds, "refused")?;
+    worlds.set(&fixture(worlds, &["b1"]))?;
+    worlds.settle()?;
+    try_again(worlds, "b1")?;
+    worlds.delete(name)
 }
