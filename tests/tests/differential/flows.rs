@@ -15,7 +15,7 @@ const ANSWER: Duration = Duration::from_millis(300);
 /// Enough that every endpoint has one.
 const FLOWS: usize = 8;
 /// How long UDP flows may go on to the wrong endpoint: rulecast's, and kube-proxy's, which works in periods.
-const LIMITS: [Duration; 2] = [Duration::from_secs(3), Duration::from_secs(1)];
+const LIMITS: [Duration; 2] = [Duration::from_secs(5); 2];
 
 /// Flows of one world, from one client to one Service.
 pub(crate) struct Flows {

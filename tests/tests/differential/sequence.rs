@@ -14,8 +14,9 @@ use crate::settle::wait;
 use crate::targets;
 use crate::worlds::Worlds;
 
-/// How long a change may take to be in force with rulecast, from when the API server has it.
-const LIMIT: Duration = Duration::from_secs(1);
+/// How long a change may take to be in force with rulecast, from when the API server has it. It takes a fraction of a second
+/// where the machine is idle; how long the slowest took is printed. This much means that something waits to be tried again.
+const LIMIT: Duration = Duration::from_secs(5);
 const SOURCES: [Source; 4] = [Source::Pod("a3"), Source::Pod("b3"), Source::Node(0), Source::Client];
 
 /// A sequence of changes of some Services.
@@ -26,6 +27,7 @@ pub(crate) struct Sequence<'w> {
     probes: Vec<Probe>,
     problems: Vec<String>,
     flows: Vec<Flows>,
+    slowest: Duration,
 }
 
 impl<'w> Sequence<'w> {
@@ -35,7 +37,8 @@ impl<'w> Sequence<'w> {
         for service in &services {
             worlds.delete(service)?;
         }
-        Ok(Self { worlds, services, probes: Vec::new(), problems: Vec::new(), flows: Vec::new() })
+        let slowest = Duration::ZERO;
+        Ok(Self { worlds, services, probes: Vec::new(), problems: Vec::new(), flows: Vec::new(), slowest })
     }
 
     /// Changes something, waits until it is in force and compares.
@@ -49,6 +52,7 @@ impl<'w> Sequence<'w> {
         let start = Instant::now();
         wait(&self.worlds.ours, wanted)?;
         let took = start.elapsed();
+        self.slowest = self.slowest.max(took);
         if took > LIMIT {
             self.problems.push(format!("{what}: rulecast took {took:?}"));
         }
@@ -108,6 +112,7 @@ impl<'w> Sequence<'w> {
         for service in &self.services {
             self.worlds.delete(service)?;
         }
+        println!("  the slowest step was in force after {} ms", self.slowest.as_millis());
         anyhow::ensure!(self.problems.is_empty(), "{}", self.problems.join("\n"));
         Ok(())
     }
