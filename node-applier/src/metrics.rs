@@ -2,8 +2,8 @@
 //!
 //! kube-proxy's label `ip_family` is there where the families differ; rules of both are written in one transaction, so
 //! numbers about that have none. Two of its metrics are left out, because here they would mean nothing:
-//! `network_programming_duration_seconds` is counted from a time that bundles do not carry, and no clean-up can fail by
-//! itself (`nftables_cleanup_failures_total`), since chains and the rules that lead to them go in one transaction.
+//! `network_programming_duration_seconds` is counted from a time that bundles do not carry, and a clean-up that fails
+//! (`nftables_cleanup_failures_total`) is followed by a repair, which is counted.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

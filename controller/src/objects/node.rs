@@ -15,6 +15,9 @@ const ZONE: &str = "topology.kubernetes.io/zone";
 /// The taint of a node that the cluster autoscaler is about to delete.
 const TO_BE_DELETED: &str = "ToBeDeletedByClusterAutoscaler";
 
+/// The most pod CIDRs of a node; the API server lets one of each family through.
+const MAX_POD_CIDRS: usize = 64;
+
 #[derive(Resource, Deserialize, Debug, Clone)]
 #[resource(inherit = "core::Node")]
 pub(crate) struct RawNode {
@@ -98,5 +101,11 @@ fn pod_cidrs(spec: &Spec) -> Result<Vec<(IpAddr, u8)>, Wrong> {
         text::prefix(cidr)
             .ok_or_else(|| Wrong::new(format!("spec.podCIDRs[{i}]"), format!("{cidr:?} is not a CIDR")))
     };
-    all.unwrap_or_default().iter().enumerate().map(read).collect()
+    let all = all.unwrap_or_default();
+    // A record that no node could read would take all the others with it.
+    if all.len() > MAX_POD_CIDRS {
+        let problem = format!("has {} prefixes; at most {MAX_POD_CIDRS} are possible", all.len());
+        return Err(Wrong::new("spec.podCIDRs", problem));
+    }
+    all.iter().enumerate().map(read).collect()
 }
