@@ -3,7 +3,7 @@
 use rulecast_bundle::name;
 use rulecast_bundle::nft::{Affinity, Detour, Field, Lane as Layout, Remember, Rule, Statement as S};
 
-use crate::ruleset::{CLIENT, ENDPOINT, NODE_PORT, ORIGINAL_NODE_PORT, ORIGINAL_VIP, VIP, with};
+use crate::keys::{CLIENT, ENDPOINT, NODE_PORT, ORIGINAL_NODE_PORT, ORIGINAL_VIP, VIP, with};
 
 /// A class of kernel keys; its number stands in the bundle's groups.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

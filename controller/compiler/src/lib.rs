@@ -5,6 +5,7 @@
 
 mod compiler;
 mod endpoints;
+mod keys;
 mod lanes;
 pub mod model;
 mod pool;

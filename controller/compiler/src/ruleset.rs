@@ -13,14 +13,9 @@ use rulecast_bundle::nft::{
     Statement as S,
 };
 
+use crate::keys::{CLIENT, ENDPOINT, NODE_PORT, ORIGINAL_NODE_PORT, ORIGINAL_VIP, VIP, with};
 use crate::lanes;
 use crate::model::{DetectLocal, NodePortAddresses, Options, Prefix};
-
-pub(crate) const VIP: [Field; 3] = [Field::DestAddr, Field::Proto, Field::DestPort];
-pub(crate) const NODE_PORT: [Field; 2] = [Field::Proto, Field::DestPort];
-pub(crate) const ORIGINAL_VIP: [Field; 3] = [Field::OriginalDestAddr, Field::Proto, Field::OriginalDestPort];
-pub(crate) const ORIGINAL_NODE_PORT: [Field; 2] = [Field::Proto, Field::OriginalDestPort];
-pub(crate) const ENDPOINT: [Field; 2] = [Field::DestAddr, Field::DestPort];
 
 /// Destination NAT happens at this priority (NF_IP_PRI_NAT_DST).
 const DNAT: i32 = -100;
@@ -47,10 +42,6 @@ struct Layout<'a> {
     mark: u32,
 }
 
-pub(crate) fn with(fields: &[Field], more: &[Field]) -> Vec<Field> {
-    [fields, more].concat()
-}
-
 fn in_set(key: &[Field], set: &'static str) -> S {
     S::InSet { key: key.to_vec(), set: name(set), negate: false }
 }
@@ -73,9 +64,6 @@ fn endpoint() -> Data {
 
 /// The most clients that are remembered for one Service port.
 const MAX_CLIENTS: u32 = 1 << 16;
-
-/// A client. Of the protocol there is one in a Service port's own map; nft wants it said wherever a port is translated.
-pub(crate) const CLIENT: [Field; 2] = [Field::SourceAddr, Field::Proto];
 
 /// The map from a client to the endpoint that it uses.
 fn clients(map: &'static str) -> SetDef {
