@@ -49,7 +49,6 @@ struct Words {
     external: bool,
     sticky: &'static str,
     clients: &'static str,
-    unknown: &'static str,
     members: &'static str,
     remember: Option<Remembers>,
 }
@@ -66,7 +65,6 @@ const CLUSTER_IP: Words = Words {
     external: false,
     sticky: "sticky",
     clients: CLIENTS,
-    unknown: "new-clients",
     members: "members",
     remember: Some(("remember", "remember", &[("members", CLIENTS)])),
 };
@@ -83,7 +81,6 @@ const NODE_PORT_CLUSTER: Words = Words {
     external: true,
     sticky: "nodeport-sticky",
     clients: CLIENTS,
-    unknown: "nodeport-new-clients",
     members: "nodeport-members",
     remember: Some(("nodeport-remember", "nodeport-remember", &[("nodeport-members", CLIENTS)])),
 };
@@ -111,7 +108,6 @@ const LANES: [Words; 8] = [
         detour: Some(("service-ips", "local-policy-ips")),
         external: true,
         sticky: "inside-sticky",
-        unknown: "inside-new-clients",
         remember: None,
         ..CLUSTER_IP
     },
@@ -123,7 +119,6 @@ const LANES: [Words; 8] = [
         external: true,
         sticky: "outside-sticky",
         clients: LOCAL_CLIENTS,
-        unknown: "outside-new-clients",
         members: "outside-members",
         // Which of the two lists was used does not show afterwards; a client of both keeps its endpoint.
         remember: Some((
@@ -140,7 +135,6 @@ const LANES: [Words; 8] = [
         detour: Some(("service-nodeports", "local-policy-nodeports")),
         masquerade: false,
         sticky: "inside-nodeport-sticky",
-        unknown: "inside-nodeport-new-clients",
         remember: None,
         ..NODE_PORT_CLUSTER
     },
@@ -152,7 +146,6 @@ const LANES: [Words; 8] = [
         masquerade: false,
         sticky: "outside-nodeport-sticky",
         clients: LOCAL_CLIENTS,
-        unknown: "outside-nodeport-new-clients",
         members: "outside-nodeport-members",
         remember: Some((
             "nodeport-remember",
@@ -175,7 +168,6 @@ fn lane(words: &Words, mark: u32) -> Layout {
     };
     let random = S::Dnat { key: with(words.key, &[Field::RandomIndex]), map: name(words.endpoints) };
     let known = S::Dnat { key: CLIENT.to_vec(), map: name(words.clients) };
-    let unknown = S::VerdictMap { key: words.key.to_vec(), map: name(words.unknown) };
     Layout {
         verdicts: name(words.verdicts),
         endpoints: name(words.endpoints),
@@ -183,8 +175,7 @@ fn lane(words: &Words, mark: u32) -> Layout {
         pick: vec![marked(random)],
         affinity: Some(Affinity {
             chain: name(words.sticky),
-            look: vec![marked(known), vec![unknown]],
-            unknown: name(words.unknown),
+            look: vec![marked(known), vec![S::Goto(name(words.chain))]],
             members: name(words.members),
             remember: words.remember.map(|(verdicts, chain, maps)| Remember {
                 verdicts: name(verdicts),

@@ -267,10 +267,8 @@ pub struct Detour {
 pub struct Affinity {
     /// Prefix of the chains that [`Lane::verdicts`] leads to instead: `sticky` makes `sticky-tcp-10.96.0.1-80`.
     pub chain: Name,
-    /// Their rules: look the client up, else go on to `unknown`.
+    /// Their rules: look the client up, else pick. The name [`Lane::chain`] stands for `chain-N` in a goto.
     pub look: Vec<Rule>,
-    /// Verdict map from a kernel key to the chain `chain-N` that picks for clients that are not remembered.
-    pub unknown: Name,
     /// Set of key . endpoint of the members, by which a translated connection is known to be one of this target.
     pub members: Name,
     /// How clients are remembered; none where another lane with the same keys does it.

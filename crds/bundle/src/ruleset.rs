@@ -201,7 +201,6 @@ fn read_lane(r: &mut Reader<'_>) -> Read<Lane> {
 fn write_affinity(w: &mut Writer, affinity: &Affinity) {
     write_name(w, &affinity.chain);
     write_rules(w, &affinity.look);
-    write_name(w, &affinity.unknown);
     write_name(w, &affinity.members);
     option(w, affinity.remember.as_ref(), |w, remember| {
         write_name(w, &remember.verdicts);
@@ -214,7 +213,6 @@ fn read_affinity(r: &mut Reader<'_>) -> Read<Affinity> {
     Ok(Affinity {
         chain: read_name(r)?,
         look: read_rules(r)?,
-        unknown: read_name(r)?,
         members: read_name(r)?,
         remember: read_option(r, |r| {
             Ok(Remember { verdicts: read_name(r)?, chain: read_name(r)?, rules: read_rules(r)? })

@@ -144,6 +144,11 @@ impl Batch {
         self.message(NFT_MSG_DELCHAIN, 0, family, |m| m.text(NFTA_CHAIN_NAME, name));
     }
 
+    /// Deletes the rules of a chain.
+    pub fn flush_chain(&mut self, family: Family, chain: &str) {
+        self.message(NFT_MSG_DELRULE, 0, family, |m| m.text(NFTA_RULE_CHAIN, chain));
+    }
+
     /// Deletes the rules of all chains of the table.
     pub fn flush_table_rules(&mut self, family: Family) {
         self.message(NFT_MSG_DELRULE, 0, family, |_| ());

@@ -1,6 +1,6 @@
 //! Chains that are made when the first target needs them, and the maps that belong to a Service port.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
 use rulecast_bundle::Name;
@@ -26,7 +26,8 @@ pub(super) struct Chains {
 /// What a Service port has of its own.
 #[derive(Default)]
 struct Own {
-    chains: BTreeSet<Chain>,
+    /// With the number of members that it picks from.
+    chains: BTreeMap<Chain, u32>,
     maps: BTreeSet<Name>,
 }
 
@@ -39,31 +40,68 @@ impl Chains {
         chain: Chain,
     ) -> Result<(), BackendError> {
         match chain {
-            Chain::Fixed(_) => {}
+            // One that looks up clients was made before any element leads there, see `require_sticky`.
+            Chain::Fixed(_) | Chain::Sticky { .. } => {}
             Chain::Pick { lane, members } => {
                 if !self.picks.contains(&chain) {
                     let first = (members - 1) / BLOCK * BLOCK + 1;
                     for members in first..first + BLOCK {
                         let one = Chain::Pick { lane, members };
                         if self.picks.insert(one) {
-                            make(batch, layout, one)?;
+                            batch.add_chain(layout.family, name(layout, one)?.as_str(), None);
+                            add_rules(batch, layout, one, members)?;
                         }
                     }
                 }
             }
-            Chain::Sticky { port, .. } | Chain::Remember { port, .. } => {
-                let own = self.ports.entry(port).or_default();
-                if own.chains.insert(chain) {
-                    for map in maps(layout, chain)? {
-                        if own.maps.insert(map.name.clone()) {
-                            batch.add_set(layout.family, &map);
-                        }
-                    }
-                    make(batch, layout, chain)?;
-                }
-            }
+            Chain::Remember { .. } => self.require_own(batch, layout, chain, 1)?,
         }
         Ok(())
+    }
+
+    /// Sees to it that a chain that looks up clients is there, and picks from so many members otherwise.
+    pub(super) fn require_sticky(
+        &mut self,
+        batch: &mut Batch,
+        layout: &Layout,
+        chain: Chain,
+        members: u32,
+    ) -> Result<(), BackendError> {
+        let Chain::Sticky { lane, .. } = chain else { return self.require(batch, layout, chain) };
+        let (rules, sets) = layout.lane(lane)?;
+        if rules.affinity.is_none() {
+            // Served as one without.
+            return Ok(());
+        }
+        self.require(batch, layout, Chain::Pick { lane: sets.chains_of, members })?;
+        self.require_own(batch, layout, chain, members)
+    }
+
+    fn require_own(
+        &mut self,
+        batch: &mut Batch,
+        layout: &Layout,
+        chain: Chain,
+        members: u32,
+    ) -> Result<(), BackendError> {
+        let Some(port) = chain.port() else { return Ok(()) };
+        let own = self.ports.entry(port).or_default();
+        // What an element leads to says nothing of members: such a chain was seen to already.
+        let sticky = matches!(chain, Chain::Sticky { .. });
+        match own.chains.get(&chain) {
+            None => {
+                for map in maps(layout, chain)? {
+                    if own.maps.insert(map.name.clone()) {
+                        batch.add_set(layout.family, &map);
+                    }
+                }
+                batch.add_chain(layout.family, name(layout, chain)?.as_str(), None);
+            }
+            Some(known) if !sticky || *known == members => return Ok(()),
+            Some(_) => batch.flush_chain(layout.family, name(layout, chain)?.as_str()),
+        }
+        own.chains.insert(chain, members);
+        add_rules(batch, layout, chain, members)
     }
 
     /// The map of a Service port that is there, by what the ruleset calls it.
@@ -80,12 +118,12 @@ impl Chains {
         wanted: &BTreeSet<Chain>,
     ) -> Result<(), BackendError> {
         let Some(own) = self.ports.get_mut(&port) else { return Ok(()) };
-        for chain in own.chains.difference(wanted) {
+        for chain in own.chains.keys().filter(|chain| !wanted.contains(chain)) {
             batch.delete_chain(layout.family, name(layout, *chain)?.as_str());
         }
-        own.chains.retain(|chain| wanted.contains(chain));
+        own.chains.retain(|chain, _| wanted.contains(chain));
         let mut used = BTreeSet::new();
-        for chain in &own.chains {
+        for chain in own.chains.keys() {
             used.extend(maps(layout, *chain)?.into_iter().map(|map| map.name));
         }
         for map in own.maps.difference(&used) {
@@ -128,16 +166,15 @@ pub(super) fn looked_up(layout: &Layout, chain: Chain) -> Result<Vec<Name>, Back
     Ok(maps(layout, chain)?.into_iter().map(|map| map.name).collect())
 }
 
-fn make(batch: &mut Batch, layout: &Layout, chain: Chain) -> Result<(), BackendError> {
+fn add_rules(batch: &mut Batch, layout: &Layout, chain: Chain, members: u32) -> Result<(), BackendError> {
     let (rules, params) = template(layout, chain)?;
-    let (family, chain_name) = (layout.family, name(layout, chain)?);
-    batch.add_chain(family, chain_name.as_str(), None);
+    let chain_name = name(layout, chain)?;
     for rule in rules {
         match chain.port() {
-            None => batch.add_rule(family, chain_name.as_str(), rule, params),
+            None => batch.add_rule(layout.family, chain_name.as_str(), rule, params),
             Some(port) => {
-                let rule = for_port(rule, &layout.rules.port_maps, port);
-                batch.add_rule(family, chain_name.as_str(), &rule, params);
+                let rule = for_port(layout, rule, chain, port, members)?;
+                batch.add_rule(layout.family, chain_name.as_str(), &rule, params);
             }
         }
     }
@@ -146,33 +183,43 @@ fn make(batch: &mut Batch, layout: &Layout, chain: Chain) -> Result<(), BackendE
 
 /// A chain's rules, in which the names of port maps stand for those of its Service port, and their parameters.
 fn template(layout: &Layout, chain: Chain) -> Result<(&[Rule], Params), BackendError> {
+    let plain = Params { members: 1, ..Params::default() };
     Ok(match chain {
-        Chain::Fixed(position) => (&layout.rules.chains[position].rules, Params::default()),
-        Chain::Pick { lane, members } => {
-            (&layout.lane(lane)?.0.pick, Params { members, ..Params::default() })
-        }
-        Chain::Sticky { lane, .. } => {
-            (&affinity(layout, lane)?.look, Params { members: 1, ..Params::default() })
-        }
+        Chain::Fixed(position) => (&layout.rules.chains[position].rules, plain),
+        Chain::Pick { lane, members } => (&layout.lane(lane)?.0.pick, Params { members, ..plain }),
+        Chain::Sticky { lane, .. } => (&affinity(layout, lane)?.look, plain),
         Chain::Remember { lane, timeout, .. } => {
-            let params = Params { members: 1, timeout: Duration::from_secs(timeout.into()) };
-            (&remember(layout, lane)?.rules, params)
+            (&remember(layout, lane)?.rules, Params { timeout: Duration::from_secs(timeout.into()), ..plain })
         }
     })
 }
 
-/// A rule with its Service port's own maps.
-fn for_port(rule: &Rule, maps: &[SetDef], port: PortId) -> Rule {
+/// A rule with its Service port's own maps, and the chain that picks from so many members.
+fn for_port(
+    layout: &Layout,
+    rule: &Rule,
+    chain: Chain,
+    port: PortId,
+    members: u32,
+) -> Result<Rule, BackendError> {
+    let picks = match chain {
+        Chain::Sticky { lane, .. } => Some(&layout.lane(lane)?.0.chain),
+        _ => None,
+    };
     let own = |statement: &Statement| {
         let mut statement = statement.clone();
-        if let Statement::Dnat { map, .. } | Statement::Remember { map, .. } = &mut statement
-            && maps.iter().any(|def| def.name == *map)
-        {
-            *map = port.name(map);
+        match &mut statement {
+            Statement::Dnat { map, .. } | Statement::Remember { map, .. }
+                if layout.rules.port_maps.iter().any(|def| def.name == *map) =>
+            {
+                *map = port.name(map);
+            }
+            Statement::Goto(name) if Some(&*name) == picks => *name = name.numbered(members),
+            _ => {}
         }
         statement
     };
-    rule.iter().map(own).collect()
+    Ok(rule.iter().map(own).collect())
 }
 
 fn map_of(statement: &Statement) -> Option<&Name> {

@@ -40,7 +40,6 @@ pub(super) struct LaneSets {
 /// A lane's sets for session affinity.
 #[derive(Clone, Copy)]
 pub(super) struct StickySets {
-    pub(super) unknown: SetId,
     pub(super) members: SetId,
     pub(super) remember: Option<SetId>,
 }
@@ -93,7 +92,7 @@ fn lane_sets(
 ) -> Result<LaneSets, BackendError> {
     let sticky = |a: &Affinity| -> Result<StickySets, BackendError> {
         let remember = a.remember.as_ref().map(|r| find(&r.verdicts)).transpose()?;
-        Ok(StickySets { unknown: find(&a.unknown)?, members: find(&a.members)?, remember })
+        Ok(StickySets { members: find(&a.members)?, remember })
     };
     let chain = |name: &Name| {
         let position = rules.chains.iter().position(|c| c.name == *name);

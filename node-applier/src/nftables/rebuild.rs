@@ -177,6 +177,11 @@ fn write_elements(
             chains.insert(*chain);
         }
     }
+    for (id, target) in &table.targets {
+        for (chain, members) in target.sticky_chains(id) {
+            table.chains.require_sticky(batch, &table.layout, chain, members)?;
+        }
+    }
     for chain in chains {
         table.chains.require(batch, &table.layout, chain)?;
     }

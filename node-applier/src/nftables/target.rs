@@ -1,5 +1,6 @@
 //! One target as the kernel holds it, and the elements that it consists of.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -143,7 +144,6 @@ impl Installed {
                 (Some(_), Some(sticky)) => {
                     let (lane, port) = (lane_key.lane, PortId::from(id));
                     element(sets.verdicts, &subject, Content::Goto(Chain::Sticky { lane, port }))?;
-                    element(sticky.unknown, &subject, pick)?;
                     for endpoint in &self.members {
                         element(sticky.members, &subject.endpoint(*endpoint), Content::None)?;
                     }
@@ -172,6 +172,15 @@ impl Installed {
             }
         }
         Ok(())
+    }
+
+    /// The chains that look up its clients, with the number of members that they pick from otherwise.
+    pub(super) fn sticky_chains(&self, id: &GroupId) -> impl Iterator<Item = (Chain, u32)> {
+        let members = u32::try_from(self.members.len()).unwrap_or(u32::MAX);
+        let port = PortId::from(id);
+        let lanes: BTreeSet<u8> = self.keys.iter().map(|key| key.lane).collect();
+        let any = self.affinity.is_some() && members > 0;
+        lanes.into_iter().filter(move |_| any).map(move |lane| (Chain::Sticky { lane, port }, members))
     }
 
     /// The chains of its Service port's own that its elements lead to.

@@ -46,6 +46,9 @@ pub(super) fn update(
                 table.leftovers.insert(id.into(), Instant::now());
             }
             compare(&mut plan, table, id, old.as_ref(), new.as_ref())?;
+            for (chain, members) in new.iter().flat_map(|new| new.sticky_chains(id)) {
+                table.chains.require_sticky(batch, &table.layout, chain, members)?;
+            }
         }
         if let Some(new) = new {
             table.targets.insert(*id, new);

@@ -206,7 +206,13 @@ impl<'v> Kernel<'v> {
                 None => Flow::Next,
                 Some(end) => Flow::End(end),
             },
-            S::Goto(chain) => self.run(self.chain(chain), 1, walk).map_or(Flow::Return, Flow::End),
+            S::Goto(chain) => {
+                // In a chain that looks up clients: the one that picks.
+                let picks = self.rules.lanes.iter().find(|lane| lane.chain == *chain).map(|lane| &lane.pick);
+                let (rules, members) =
+                    picks.map_or_else(|| (self.chain(chain), 1), |pick| (pick.as_slice(), members));
+                self.run(rules, members, walk).map_or(Flow::Return, Flow::End)
+            }
         }
     }
 
@@ -222,7 +228,7 @@ impl<'v> Kernel<'v> {
         let (rules, members) = match *chain {
             Chain::Fixed(ref name) => (self.chain(name), 1),
             Chain::Pick { lane, members } => (&*self.rules.lanes[lane].pick, members),
-            Chain::Sticky { lane } => (&*affinity(lane).look, 1),
+            Chain::Sticky { lane, members } => (&*affinity(lane).look, members),
             Chain::Remember { lane } => {
                 (&*affinity(lane).remember.as_ref().expect("rules that remember").rules, 1)
             }

@@ -38,8 +38,8 @@ pub(crate) enum Chain {
     Fixed(Name),
     /// Picks one of so many.
     Pick { lane: usize, members: u32 },
-    /// Looks up the client of a Service port.
-    Sticky { lane: usize },
+    /// Looks up the client of a Service port, else picks one of so many.
+    Sticky { lane: usize, members: u32 },
     /// Remembers the client.
     Remember { lane: usize },
 }
@@ -152,8 +152,12 @@ impl Sets {
             (0, Empty::Drop, _) => self.add_once(rules, &lane.verdicts, &subject, Content::Drop),
             (_, _, None) => self.add_once(rules, &lane.verdicts, &subject, pick),
             (_, _, Some(sticky)) => {
-                self.add_once(rules, &lane.verdicts, &subject, goto(Chain::Sticky { lane: number }));
-                self.add_once(rules, &sticky.unknown, &subject, pick);
+                self.add_once(
+                    rules,
+                    &lane.verdicts,
+                    &subject,
+                    goto(Chain::Sticky { lane: number, members: count }),
+                );
                 for member in members {
                     let subject = Subject { member: Some(*member), ..subject };
                     self.add(rules, &sticky.members, &subject, Content::None);

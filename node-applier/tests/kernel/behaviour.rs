@@ -85,7 +85,6 @@ pub(crate) fn expected_behaviour(applier: &Applier<Nftables>, family: Family) ->
                 }
                 (Some((affinity, _)), ..) => {
                     leads(&lane.verdicts, format!("{}-{port}", affinity.chain));
-                    leads(&affinity.unknown, pick);
                 }
                 (None, ..) => leads(&lane.verdicts, pick),
             }

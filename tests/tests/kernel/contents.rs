@@ -91,7 +91,6 @@ fn every_set_holds_what_the_bundle_says_and_nothing_else() {
         "external-ips",
         "nodeports",
         "inside-ips",
-        "new-clients",
         "firewall-ips",
         "firewall-ranges",
         "hairpin-connections",

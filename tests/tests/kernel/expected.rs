@@ -152,7 +152,6 @@ impl Out<'_> {
                 (_, _, None) => self.add(&lane.verdicts, format!("{key} : goto {}-{count}", lane.chain)),
                 (_, _, Some((affinity, _))) => {
                     self.add(&lane.verdicts, format!("{key} : goto {}-{port}", affinity.chain));
-                    self.add(&affinity.unknown, format!("{key} : goto {}-{count}", lane.chain));
                     for ((addr, port), _) in members {
                         self.add(&affinity.members, format!("{key} . {}", join(&[addr, port])));
                     }
