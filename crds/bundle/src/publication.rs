@@ -15,8 +15,8 @@ use crate::frame::{Change, Decoder};
 #[cfg(feature = "encode")]
 use crate::{Bundle, frame};
 
-/// The version of the format that this crate reads and writes.
-pub const FORMAT: u32 = 1;
+/// The version of the format that this crate reads and writes. 2: lanes, session affinity per Service port, health checks.
+pub const FORMAT: u32 = 2;
 /// The largest chunk, in bytes.
 pub const MAX_CHUNK: usize = 512 << 10;
 /// The largest checkpoint before compression, in bytes: room for 4,000,000 endpoints.
