@@ -208,7 +208,8 @@ fn slices() {
         [
             ("10.1.0.1".to_owned(), Some("n1"), true, true, false),
             ("10.1.0.3".to_owned(), None, false, true, true),
-            ("10.1.0.4".to_owned(), None, false, false, false),
+            // Unknown counts as serving; it is neither ready nor terminating, so that does not matter.
+            ("10.1.0.4".to_owned(), None, false, true, false),
             ("10.1.0.5".to_owned(), None, true, true, false),
         ]
     );
@@ -285,10 +286,31 @@ fn pools() {
     let NodePortAddresses::Only { primary: false, prefixes } = &full.node_port_addresses else { panic!() };
     assert_eq!(prefixes.len(), 1);
     assert!(full.masquerade_all && !full.allow_external_ips && full.service_cidrs.len() == 1);
+    for (spec, expected) in [
+        (json!({ "detectLocalMode": "NodeCIDR" }), DetectLocal::NodeCidr),
+        (
+            json!({ "detectLocalMode": "BridgeInterface", "detectLocal": { "bridgeInterface": "cni0" } }),
+            DetectLocal::BridgeInterface("cni0".to_owned()),
+        ),
+        (
+            json!({ "detectLocalMode": "InterfaceNamePrefix", "detectLocal": { "interfaceNamePrefix": "veth" } }),
+            DetectLocal::InterfaceNamePrefix("veth".to_owned()),
+        ),
+    ] {
+        assert_eq!(options(spec).detect_local, expected);
+    }
+    let settings =
+        options(json!({ "conntrack": { "maxPerCore": 0, "min": 7, "tcpCloseWaitTimeout": "1h" } })).settings;
+    assert_eq!((settings.conntrack_max_per_core, settings.conntrack_min), (None, Some(7)));
+    assert_eq!((settings.tcp_close_wait_timeout, settings.udp_timeout), (Some(3600), None));
     assert_eq!(options(json!({ "mode": "iptables" })).node_port_addresses, NodePortAddresses::All);
     for (spec, field) in [
         (json!({ "clusterCIDR": "10.0.0.0" }), "spec.clusterCIDR[0]"),
-        (json!({ "detectLocalMode": "BridgeInterface" }), "spec.detectLocalMode"),
+        (json!({ "detectLocalMode": "BridgeInterface" }), "spec.detectLocal.bridgeInterface"),
+        (
+            json!({ "detectLocalMode": "InterfaceNamePrefix", "detectLocal": { "interfaceNamePrefix": "a b" } }),
+            "spec.detectLocal.interfaceNamePrefix",
+        ),
         (json!({ "nodePortAddresses": ["primary", "10.0.0.0/8"] }), "spec.nodePortAddresses[0]"),
         (json!({ "publishInterval": "1ms" }), "spec.publishInterval"),
         (json!({ "masqueradeBit": 32 }), "spec.masqueradeBit"),
