@@ -155,7 +155,7 @@ fn old_foreign_and_unknown_versions_are_refused_and_nothing_moves() {
     let refused = |head: &Head| replica.admit(head).unwrap_err().reason();
     assert_eq!(refused(first), "Replay");
     assert_eq!(refused(&Head { digest: first.digest.clone(), ..last.clone() }), "Conflict");
-    assert_eq!(refused(&Head { format: 2, ..last.clone() }), "UnknownVersion");
+    assert_eq!(refused(&Head { format: FORMAT + 1, ..last.clone() }), "UnknownVersion");
     assert_eq!(refused(&Head { min_applier: 9, ..last.clone() }), "UnknownVersion");
     assert_eq!(refused(&Head { mode: Mode::Ipvs, ..last.clone() }), "WrongMode");
     // A higher epoch begins anew, whatever its sequence.

@@ -3,7 +3,7 @@
 use anyhow::{Context as _, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
-use rulecast_bundle::{CatchUp, Delta, Head, Way};
+use rulecast_bundle::{CatchUp, Delta, FORMAT, Head, Way};
 use rulecast_tests::cluster::Cluster;
 use rulecast_tests::nft::state;
 use rulecast_tests::objects::ready;
@@ -75,7 +75,7 @@ pub(crate) fn altered_bundles_are_refused(c: &mut Cluster) -> anyhow::Result<()>
             "DigestMismatch",
             Head { digest: lie, sequence: next, delta: empty_delta(good.sequence, next), ..good.clone() },
         ),
-        ("UnknownVersion", Head { format: 2, sequence: next, ..good.clone() }),
+        ("UnknownVersion", Head { format: FORMAT + 1, sequence: next, ..good.clone() }),
         ("WrongMode", Head { mode: rulecast_bundle::Mode::Ipvs, sequence: next, ..good.clone() }),
         (
             "Damaged",

@@ -39,7 +39,7 @@ fuzz_target!(|data: &[u8]| {
 
 fn head(delta: &str) -> Head {
     Head {
-        format: 1,
+        format: rulecast_bundle::FORMAT,
         min_applier: 1,
         mode: rulecast_bundle::Mode::Nftables,
         epoch: 0,
