@@ -142,7 +142,10 @@ pub(crate) fn a_lower_sequence_is_refused(c: &mut Cluster) -> anyhow::Result<()>
     c.kubectl(&["delete", "rulebundle", "default"])?;
     let fresh = json!({
         "apiVersion": "rulecast.dev/v1alpha1", "kind": "RuleBundle", "metadata": { "name": "default" },
-        "spec": { "sequence": 1, "digest": object["spec"]["digest"], "checkpoint": object["spec"]["checkpoint"] },
+        "spec": {
+            "format": FORMAT, "sequence": 1,
+            "digest": object["spec"]["digest"], "checkpoint": object["spec"]["checkpoint"],
+        },
     });
     c.kubectl_input(&["create", "-f", "-"], &fresh)?;
     refused(c, "Replay", &before)?;
