@@ -157,7 +157,7 @@ impl<B: Backend> Applier<B> {
         self.in_step = result.is_ok();
         if result.is_ok() {
             // Packets may have met other rules than ours, or none.
-            self.flows.note_all(&self.view, true);
+            self.flows.note_all(&self.view);
         }
         result
     }
@@ -188,7 +188,7 @@ impl<B: Backend> Applier<B> {
         if self.in_step && !touched.everything {
             match self.backend.update(&self.view, &touched, &self.node_addrs) {
                 Ok(applied) => {
-                    self.flows.note(&self.view, &touched.targets);
+                    self.flows.note(&self.view, touched.targets);
                     return Ok((applied, false));
                 }
                 Err(error) => {

@@ -80,7 +80,7 @@ pub struct Flows {
 
 impl Flows {
     /// Takes note of targets that may have changed.
-    pub fn note<'a>(&mut self, view: &View, touched: impl IntoIterator<Item = &'a GroupId>) {
+    pub fn note(&mut self, view: &View, touched: impl IntoIterator<Item = GroupId>) {
         let udp = touched.into_iter().filter(|id| id.proto == Proto::Udp);
         let ports: BTreeSet<ServicePort> = udp.map(|id| (id.addr, id.port)).collect();
         let new: Vec<(ServicePort, State)> =
@@ -112,19 +112,17 @@ impl Flows {
         }
     }
 
-    /// Takes note of a whole view. With `look_at_all`, flows may have met other rules meanwhile.
-    pub fn note_all(&mut self, view: &View, look_at_all: bool) {
+    /// Takes note of a whole view. Flows may have met other rules meanwhile, so all are to be looked at.
+    pub fn note_all(&mut self, view: &View) {
         let known = self.ports.keys().map(|(addr, port)| GroupId {
             addr: *addr,
             port: *port,
             proto: Proto::Udp,
             kind: GroupKind::Cluster,
         });
-        let ids: BTreeSet<GroupId> = known.chain(view.targets().map(|(id, _)| *id)).collect();
-        self.note(view, &ids);
-        if look_at_all {
-            self.due.extend(self.owners.keys().copied());
-        }
+        let known: Vec<GroupId> = known.collect();
+        self.note(view, known.into_iter().chain(view.targets().map(|(id, _)| *id)));
+        self.due.extend(self.owners.keys().copied());
     }
 
     /// Nobody is going to look.
@@ -138,8 +136,8 @@ impl Flows {
         !self.due.is_empty()
     }
 
-    /// Looks at the flows to destinations of a family that changed and forgets those whose endpoint does not serve. NodePorts are those of `node_addrs`. Returns
-    /// how many; none when nothing was due. What could not be read whole is due again.
+    /// Looks at the flows to destinations of a family that changed and forgets those whose endpoint does not serve. NodePorts
+    /// are those of `node_addrs`. Returns how many; none when nothing was due. What could not be read whole is due again.
     pub fn settle(
         &mut self,
         table: &mut dyn FlowTable,

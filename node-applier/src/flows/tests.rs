@@ -80,7 +80,7 @@ impl Node {
         let changes: Vec<Change> = changes.into_iter().map(|(key, value)| Change { key, value }).collect();
         let _undo = self.bundle.apply(&changes).unwrap();
         let touched = self.view.apply(&changes);
-        self.flows.note(&self.view, &touched.targets);
+        self.flows.note(&self.view, touched.targets);
         self
     }
 
@@ -202,6 +202,6 @@ fn few_destinations_are_asked_for_one_by_one_and_what_is_missing_again() {
     table.asked.clear();
     node.settle(&mut table);
     assert_eq!(table.asked, [Destinations::All]);
-    node.flows.note_all(&node.view, true);
+    node.flows.note_all(&node.view);
     assert!(node.flows.is_due(), "after rules of others, everything is looked at");
 }

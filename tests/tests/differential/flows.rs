@@ -14,8 +14,8 @@ use crate::world::World;
 const ANSWER: Duration = Duration::from_millis(300);
 /// Enough that every endpoint has one.
 const FLOWS: usize = 8;
-/// How long UDP flows may go on to the wrong endpoint: rulecast's, and kube-proxy's, which works in periods.
-const LIMITS: [Duration; 2] = [Duration::from_secs(5); 2];
+/// How long UDP flows may go on to the wrong endpoint.
+const LIMIT: Duration = Duration::from_secs(5);
 
 /// Flows of one world, from one client to one Service.
 pub(crate) struct Flows {
@@ -74,10 +74,9 @@ impl Flows {
 
     /// What is not as wanted.
     pub(crate) fn problems(&mut self, step: &str, wanted: Wanted<'_>) -> Vec<String> {
-        let (proxy, limit) =
-            (["kube-proxy", "rulecast"][usize::from(self.is_ours)], LIMITS[usize::from(self.is_ours)]);
+        let proxy = ["kube-proxy", "rulecast"][usize::from(self.is_ours)];
         let mut wrong = BTreeMap::<String, usize>::new();
-        let end = Instant::now() + limit;
+        let end = Instant::now() + LIMIT;
         for flow in &mut self.udp {
             let before = flow.last.clone();
             loop {

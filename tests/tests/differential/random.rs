@@ -1,25 +1,17 @@
 //! Random numbers that a seed brings back.
 
-/// SplitMix64: good enough to choose with, and the same everywhere.
-pub(crate) struct Random(u64);
+/// What a history chooses with.
+pub(crate) struct Random(fastrand::Rng);
 
 impl Random {
     /// From a seed.
     pub(crate) fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        Self(fastrand::Rng::with_seed(seed))
     }
 
     /// Below `limit`.
     pub(crate) fn below(&mut self, limit: usize) -> usize {
-        usize::try_from(self.next() % u64::try_from(limit).expect("64 bits")).expect("below a usize")
+        self.0.usize(..limit)
     }
 
     /// True once in `times`.
