@@ -10,7 +10,7 @@ use kube_lease_manager::{LeaseManager, LeaseManagerBuilder};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::publisher::jitter;
+use rulecast_connect::jitter;
 
 /// The Lease's name.
 const LEASE: &str = "rulecast-controller";

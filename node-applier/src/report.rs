@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use k8s_openapi::jiff::Timestamp;
 use kube::Client;
 use kube::api::{Api, DynamicObject, Patch, PatchParams};
-use rulecast_connect::chain;
+use rulecast_connect::{chain, jitter};
 use serde_json::{Value, json};
 use tracing::{debug, warn};
 
@@ -45,17 +45,10 @@ pub async fn run(client: Client, node: String, pool: String, interval: Duration,
                     warn!(error = chain(&*error), "RuleNode {node} cannot be written; trying on");
                 }
                 // Not all at once when the API server comes back.
-                tokio::time::sleep(jitter(Duration::from_secs(5))).await;
+                tokio::time::sleep(jitter(Duration::from_secs(8))).await;
             }
         }
     }
-}
-
-/// A time between half of `mean` and one and a half of it.
-pub(crate) fn jitter(mean: Duration) -> Duration {
-    use std::hash::{BuildHasher as _, RandomState};
-    let random = RandomState::new().hash_one(0u8) % 1000;
-    mean / 2 + mean * u32::try_from(random).expect("below 1000") / 1000
 }
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;

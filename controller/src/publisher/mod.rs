@@ -18,7 +18,6 @@ pub use checkpoint::{Gate, Rotated, Rotation};
 pub use load::{Found, load};
 pub use outcome::{Outcome, PublishError};
 pub use pace::Pace;
-pub(crate) use pace::jitter;
 pub use plan::{Limits, Plan};
 pub use published::Published;
 pub use shrink::Shrink;

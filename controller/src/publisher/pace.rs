@@ -1,8 +1,8 @@
 //! When the next publication may begin: at once after a quiet time, then once an interval, later after failures.
 
-use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::time::Duration;
 
+use rulecast_connect::jitter;
 use tokio::time::Instant;
 
 const FIRST_RETRY: Duration = Duration::from_millis(500);
@@ -58,12 +58,4 @@ impl Pace {
         self.failures += u32::from(!conflict);
         self.next = Instant::now() + jitter(longest);
     }
-}
-
-/// From half to all of it: controllers and watches that failed together shall not come back together.
-pub(crate) fn jitter(longest: Duration) -> Duration {
-    // Each RandomState has keys of its own.
-    let random = RandomState::new().build_hasher().finish() % 1024;
-    let half = longest / 2;
-    half + half * u32::try_from(random).unwrap_or(0) / 1024
 }

@@ -10,6 +10,7 @@ use futures::StreamExt as _;
 use kube::core::DeserializeGuard;
 use kube::runtime::watcher;
 use kube::{Api, Client, Resource};
+use rulecast_connect::jitter;
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 
@@ -19,7 +20,6 @@ use crate::objects::{
     Convert, HEADLESS, Kind, ObjectId, PROXY_NAME, RawNode, RawPool, RawService, RawServiceCidr, RawSlice,
     key,
 };
-use crate::publisher::jitter;
 
 const FIRST_RETRY: Duration = Duration::from_millis(500);
 /// There are two controllers, not thousands of nodes: coming back soon hurts nobody.

@@ -2,6 +2,8 @@
 //!
 //! kube's own client sets no keepalive: an API server that vanished without a word would be noticed after five minutes.
 
+mod jitter;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -12,6 +14,8 @@ use kube::client::{Body, ClientBuilder, ConfigExt as _};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use tower::ServiceBuilder;
+
+pub use jitter::{between, jitter};
 
 /// A silent peer is asked for a sign of life after this long.
 const KEEPALIVE: Duration = Duration::from_secs(30);

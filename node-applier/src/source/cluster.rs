@@ -11,11 +11,10 @@ use kube::client::Client;
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{self, Event, watcher};
 use rulecast_bundle::{ChunkId, Head};
-use rulecast_connect::chain;
+use rulecast_connect::{chain, jitter};
 use serde::{Deserialize, Serialize};
 
 use super::{Source, SourceError};
-use crate::report::jitter;
 
 /// How long a single read may take.
 const READ_TIMEOUT: Duration = Duration::from_secs(15);
@@ -70,8 +69,8 @@ fn watch(bundles: &Api<Bundle>, pool: &str) -> Watch {
     watcher(bundles.clone(), config).default_backoff().boxed()
 }
 
-/// How long to wait then, on average: all nodes hear it at once.
-const SOON: Duration = Duration::from_millis(500);
+/// How long to wait then at most: all nodes hear it at once.
+const SOON: Duration = Duration::from_secs(1);
 /// The API server no longer knows the version that the watch was to go on from.
 const GONE: u16 = 410;
 
