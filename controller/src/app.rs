@@ -132,7 +132,7 @@ impl Parts {
         let alone = args.once || args.output.is_some();
         if let (false, Some(namespace), Some(client)) = (alone, &args.lease_namespace, elector) {
             let identity = args.identity.clone().unwrap_or_else(|| format!("pid-{}", std::process::id()));
-            let (leadership, running) = Election::start(client, namespace.clone(), identity);
+            let (leadership, running) = Election::start(client, namespace, &identity);
             controller = controller.with_leadership(leadership);
             election = Some(running);
         }
