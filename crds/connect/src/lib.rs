@@ -17,10 +17,13 @@ use tower::ServiceBuilder;
 
 pub use jitter::{between, jitter};
 
-/// A silent peer is asked for a sign of life after this long.
-const KEEPALIVE: Duration = Duration::from_secs(30);
-/// One that does not answer, or does not take what is sent, is given up after this long.
-const USER_TIMEOUT: Duration = Duration::from_secs(20);
+/// A silent peer is asked for a sign of life after this long, and again after each third of it.
+const KEEPALIVE: Duration = Duration::from_secs(9);
+/// One that does not answer, or does not take what is sent, is given up after this long (tcp(7), `TCP_USER_TIMEOUT`). With
+/// [`KEEPALIVE`] and a probe on the way that makes less than [`NOTICED`].
+const USER_TIMEOUT: Duration = Duration::from_secs(15);
+/// Within this time a connection is known to be dead.
+pub const NOTICED: Duration = Duration::from_secs(30);
 const CONNECT: Duration = Duration::from_secs(10);
 
 /// Which cluster, and as whom.
@@ -46,8 +49,8 @@ pub enum ClientError {
     Client(#[from] kube::Error),
 }
 
-/// Connects, without yet sending anything. Dead connections are noticed within a minute; kube's own client would take
-/// five.
+/// Connects, without yet sending anything. Dead connections are noticed within [`NOTICED`]; kube's own client would take
+/// five minutes.
 pub async fn connect(options: &ClusterOptions) -> Result<Client, ClientError> {
     let config = config(options).await?;
     if config.proxy_url.is_some() {
