@@ -156,16 +156,25 @@ impl<S: Sink, W: StatusWriter> Controller<S, W> {
             named.chunks.extend(published.names());
         }
         let sink = Arc::clone(&self.sink);
-        self.jobs.spawn(async move {
+        self.chores.spawn(async move {
             let result = garbage.collect(&*sink, named).await;
             drop(guard);
             Done::Collected(garbage, result)
         });
     }
 
-    /// Waits for what is in flight.
+    /// Waits for the publication in flight. Another controller waits for this one's end, so the rest is broken off.
     pub(super) async fn farewell(mut self) -> Result<Summary, RunError> {
         let until = Instant::now() + FAREWELL;
+        if !self.options.once {
+            self.chores.abort_all();
+        }
+        while let Ok(Some(done)) = tokio::time::timeout_at(until, self.chores.join_next()).await {
+            match done {
+                Err(error) if error.is_cancelled() => {}
+                done => self.finish(done?)?,
+            }
+        }
         while let Ok(Some(done)) = tokio::time::timeout_at(until, self.jobs.join_next()).await {
             self.finish(done?)?;
         }

@@ -51,7 +51,10 @@ pub struct Controller<S, W> {
     garbage: Option<Garbage>,
     next_collection: Instant,
     reports: Reports<W>,
+    /// Reads and publications.
     jobs: JoinSet<Done>,
+    /// What can be broken off at any time: checkpoints, deletions, reports.
+    chores: JoinSet<Done>,
     leadership: Leadership,
     leading: bool,
     /// When the oldest event came that is not compiled yet.
@@ -81,6 +84,7 @@ impl<S: Sink, W: StatusWriter> Controller<S, W> {
             gate: Gate::default(),
             reports: Reports::new(status),
             jobs: JoinSet::new(),
+            chores: JoinSet::new(),
             leadership: Leadership::always(),
             leading: false,
             since: None,
@@ -113,6 +117,7 @@ impl<S: Sink, W: StatusWriter> Controller<S, W> {
                     self.lead();
                 }
                 Some(done) = self.jobs.join_next() => self.finish(done?)?,
+                Some(done) = self.chores.join_next() => self.finish(done?)?,
                 number = events.recv_many(&mut batch, BATCH) => {
                     if number == 0 {
                         return Err(RunError::SourceEnded);
@@ -190,7 +195,7 @@ impl<S: Sink, W: StatusWriter> Controller<S, W> {
         }
         self.collect();
         let pools = &self.pools;
-        self.reports.write_due(&self.world, |name| pools.get(name), &mut self.jobs);
+        self.reports.write_due(&self.world, |name| pools.get(name), &mut self.chores);
         Ok(())
     }
 
