@@ -14,7 +14,9 @@ impl Recent {
     pub(super) fn of(deltas: &[Delta]) -> Self {
         let mut this = Self::default();
         // Of what is merged, when it happened is unknown: late enough that it is not forgotten too early.
-        deltas.iter().for_each(|delta| this.note(delta.to, delta.changes.clone()));
+        for delta in deltas {
+            this.note(delta.to, delta.changes.clone());
+        }
         this
     }
 

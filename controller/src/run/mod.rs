@@ -226,6 +226,7 @@ impl<S: Sink, W: StatusWriter> Controller<S, W> {
                 PoolState::new(name, self.number, interval, &self.options, self.gate.clone())
             });
             state.pace.set_interval(interval);
+            state.publisher.set_epoch(config.epoch);
         }
         for (name, bundle) in self.world.compiler().pools() {
             self.metrics.bundle(name, bundle);

@@ -17,8 +17,8 @@ pub const APPLIER: u32 = 1;
 pub enum Refusal {
     /// It is older than what is there.
     #[error(
-        "sequence {offered} (epoch {epoch}) is older than {have} (epoch {have_epoch}), which is in force: a replay, \
-             a stale cache, or a cluster restored from a backup"
+        "sequence {offered} (epoch {epoch}) is older than {have} (epoch {have_epoch}), which is in force and stays: a replay, \
+             a stale cache, or a cluster restored from a backup. Only for the last: raise spec.epoch of the RulePool"
     )]
     Replay {
         /// The sequence in force.
