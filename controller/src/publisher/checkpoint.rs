@@ -91,7 +91,7 @@ impl Rotation {
         stream::iter(writes).buffer_unordered(PARALLEL).try_collect::<()>().await?;
         let id = ChunkId::of(&encoded);
         sink.write_chunk(&pool, ChunkKind::Index, id, &encoded).await?;
-        let checkpoint = CheckpointRef { sequence, index: id, chunks: index.chunks, bytes };
+        let checkpoint = CheckpointRef { sequence, index: id, chunks: index.chunks, bytes, raw };
         Ok(Rotated { checkpoint, reading, _closed: closed })
     }
 }

@@ -119,8 +119,13 @@ async fn follow<S: Sink>(
     let unsaved = inline.filter(|_| head.sequence > index.sequence);
     // Its chunk may have been written or not; writing it again does no harm.
     tail.extend(unsaved.iter().map(|d| DeltaRef { id: ChunkId::of(d), to: head.sequence, bytes: d.len() }));
-    let checkpoint =
-        CheckpointRef { sequence: index.sequence, index: *index_id, chunks: index.chunks, bytes };
+    let checkpoint = CheckpointRef {
+        sequence: index.sequence,
+        index: *index_id,
+        raw: index.raw_size,
+        chunks: index.chunks,
+        bytes,
+    };
     let services = count_services(replica.bundle());
     Ok((Published { head, version, checkpoint, tail, unsaved, next: None, services }, replica, recent))
 }

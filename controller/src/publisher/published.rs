@@ -12,6 +12,8 @@ pub(super) struct CheckpointRef {
     pub(super) index: ChunkId,
     pub(super) chunks: Vec<ChunkId>,
     pub(super) bytes: usize,
+    /// Before compression.
+    pub(super) raw: usize,
 }
 
 impl CheckpointRef {
@@ -57,6 +59,12 @@ impl Published {
     #[must_use]
     pub fn checkpoint_bytes(&self) -> usize {
         self.checkpoint.bytes
+    }
+
+    /// The same before compression.
+    #[must_use]
+    pub fn checkpoint_raw_bytes(&self) -> usize {
+        self.checkpoint.raw
     }
 
     /// How many Services it serves.

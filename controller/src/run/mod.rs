@@ -21,7 +21,7 @@ use crate::objects::ObjectId;
 use crate::publisher::{Gate, Next};
 use crate::sink::Sink;
 use crate::source::Event;
-use crate::status::StatusWriter;
+use crate::status::{StatusWriter, uses};
 use crate::world::World;
 
 pub use options::{RunError, RunOptions, Summary};
@@ -230,6 +230,8 @@ impl<S: Sink, W: StatusWriter> Controller<S, W> {
         }
         for (name, bundle) in self.world.compiler().pools() {
             self.metrics.bundle(name, bundle);
+            let published = self.pools.get(name).and_then(|state| state.publisher.published());
+            self.metrics.used(name, &uses(bundle, published));
             if let Some(state) = self.pools.get_mut(name)
                 && state.publisher.next(bundle) == Next::Publish
             {
