@@ -66,7 +66,7 @@ impl Cluster {
         let kubectl = Kubectl::new(&peers.join("kubectl"), &control_plane.kubeconfig(), dir.path());
         let path = |name: &str| dir.path().join(name);
         let text = |name: &str| path(name).display().to_string();
-        let controller = controller(&programs, dir.path(), "first", CONTROLLER_BIND);
+        let controller = controller(programs, dir.path(), "first", CONTROLLER_BIND);
         let appliers = network.nodes.iter().map(|node| {
             let (config, state) =
                 (text(&format!("{}.kubeconfig", node.name)), text(&format!("{}-state", node.name)));
@@ -84,7 +84,7 @@ impl Cluster {
 
     /// A second controller, which does not run yet.
     pub fn second_controller(&self) -> anyhow::Result<Process> {
-        Ok(controller(&programs::folder()?, self.dir.path(), "second", SECOND_BIND))
+        Ok(controller(programs::folder()?, self.dir.path(), "second", SECOND_BIND))
     }
 
     fn install(&self) -> anyhow::Result<()> {

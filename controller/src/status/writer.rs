@@ -71,12 +71,11 @@ impl ClusterStatus {
     fn event(&self, notice: &Notice, regarding: ObjectReference) -> Event {
         let mut note = notice.message.clone();
         note.truncate(note.floor_char_boundary(NOTE));
+        let now = Timestamp::now();
+        let name = format!("{}.{:x}", regarding.name.as_deref().unwrap_or(REPORTER), now.as_nanosecond());
         Event {
-            metadata: ObjectMeta {
-                generate_name: Some(format!("{}.", regarding.name.as_deref().unwrap_or(REPORTER))),
-                ..ObjectMeta::default()
-            },
-            event_time: Some(MicroTime(Timestamp::now())),
+            metadata: ObjectMeta { name: Some(name), ..ObjectMeta::default() },
+            event_time: Some(MicroTime(now)),
             type_: Some(if notice.warning { "Warning" } else { "Normal" }.to_owned()),
             reason: Some(notice.reason.clone()),
             note: Some(note),

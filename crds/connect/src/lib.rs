@@ -12,6 +12,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use kube::client::{Body, ClientBuilder, ConfigExt as _};
 use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::runtime::watcher;
 use kube::{Client, Config};
 use tower::ServiceBuilder;
 
@@ -91,12 +92,24 @@ async fn config(options: &ClusterOptions) -> Result<Config, ClientError> {
     Ok(Config::from_custom_kubeconfig(read, &choice).await?)
 }
 
-/// What went wrong, in words, with its causes.
+/// What went wrong, in words, with its causes. kube prints an API server's answers as Rust structures.
 #[must_use]
 pub fn explain(error: &kube::Error) -> String {
     match error {
         kube::Error::Api(status) => format!("{} ({})", status.message, status.code),
         other => chain(other),
+    }
+}
+
+/// The same of a watch that broke.
+#[must_use]
+pub fn explain_watch(error: &watcher::Error) -> String {
+    match error {
+        watcher::Error::InitialListFailed(error)
+        | watcher::Error::WatchStartFailed(error)
+        | watcher::Error::WatchFailed(error) => explain(error),
+        watcher::Error::WatchError(status) => status.message.clone(),
+        watcher::Error::NoResourceVersion => error.to_string(),
     }
 }
 

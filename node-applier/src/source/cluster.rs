@@ -12,7 +12,7 @@ use kube::client::Client;
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{self, Event, watcher};
 use rulecast_bundle::{ChunkId, Head};
-use rulecast_connect::{chain, jitter};
+use rulecast_connect::{explain_watch, jitter};
 use serde::{Deserialize, Serialize};
 
 use super::spread::Spread;
@@ -102,7 +102,7 @@ impl Source for Cluster {
                     self.stream = watch(&self.bundles, &self.pool);
                     tokio::time::sleep(jitter(SOON)).await;
                 }
-                Some(Err(error)) => return Err(SourceError::Watch(chain(&error))),
+                Some(Err(error)) => return Err(SourceError::Watch(explain_watch(&error))),
                 None => return Err(SourceError::Watch("it ended".to_owned())),
             }
         }

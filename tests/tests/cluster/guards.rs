@@ -33,8 +33,8 @@ pub(crate) fn losing_the_services_needs_a_word(c: &mut Cluster) -> anyhow::Resul
         ensure!(ready["status"] == "False" && ready["reason"] == "ShrinkRefused", "{ready}");
         Ok(())
     })?;
-    let refused = "rulecast_controller_shrink_refused";
-    let metric = |c: &Cluster| http::metric(&c.ask_controller("/metrics")?.1, refused);
+    let refused = format!("rulecast_controller_shrink_refused{{pool=\"{POOL}\"}}");
+    let metric = |c: &Cluster| http::metric(&c.ask_controller("/metrics")?.1, &refused);
     ensure!(metric(c)? > 0.0, "the metric does not say so");
     // Some of the Services may have gone before the rest was too many.
     let held = c.head()?;

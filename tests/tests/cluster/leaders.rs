@@ -14,8 +14,8 @@ use rulecast_tests::wait::{PATIENCE, holds_for, wait_for};
 use crate::traffic::{answered_by, inside, plain};
 
 /// Leads by its own account.
-fn leads(page: (u16, String)) -> anyhow::Result<bool> {
-    Ok(http::metric(&page.1, "rulecast_controller_leader")? > 0.0)
+fn leads(page: &str) -> anyhow::Result<bool> {
+    Ok(http::metric(page, "rulecast_controller_leader")? > 0.0)
 }
 
 /// A second controller that has everything compiled and does not lead.
@@ -27,9 +27,9 @@ fn standby(c: &Cluster) -> anyhow::Result<Process> {
         ensure!(code == 200, "{code} {body}");
         Ok(())
     })?;
-    ensure!(!leads(c.ask_second_controller("/metrics")?)?, "both lead");
+    ensure!(!leads(&c.ask_second_controller("/metrics")?.1)?, "both lead");
     wait_for("the first controller to lead", PATIENCE, || {
-        ensure!(leads(c.ask_controller("/metrics")?)?, "it does not");
+        ensure!(leads(&c.ask_controller("/metrics")?.1)?, "it does not");
         Ok(())
     })?;
     Ok(second)
@@ -111,7 +111,7 @@ pub(crate) fn a_leader_that_hung_does_no_harm(c: &mut Cluster) -> anyhow::Result
         c.set_endpoints("kept", 8080, &[ready("b1")])?;
         c.controller.freeze()?;
         wait_for("the second controller to lead", PATIENCE, || {
-            ensure!(leads(c.ask_second_controller("/metrics")?)?, "it does not");
+            ensure!(leads(&c.ask_second_controller("/metrics")?.1)?, "it does not");
             Ok(())
         })?;
         c.set_endpoints("kept", 8080, &[ready(endpoint)])?;
@@ -126,7 +126,8 @@ pub(crate) fn a_leader_that_hung_does_no_harm(c: &mut Cluster) -> anyhow::Result
             answered_by(&inside(c)[..1], &web.cluster[..1], &[endpoint])
         })?;
         wait_for("one leader", PATIENCE, || {
-            let both = [leads(c.ask_controller("/metrics")?)?, leads(c.ask_second_controller("/metrics")?)?];
+            let both =
+                [leads(&c.ask_controller("/metrics")?.1)?, leads(&c.ask_second_controller("/metrics")?.1)?];
             ensure!(both == [false, true], "{both:?}");
             Ok(())
         })?;

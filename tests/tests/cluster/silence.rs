@@ -24,7 +24,7 @@ pub(crate) fn a_dead_connection_is_noticed(c: &mut Cluster) -> anyhow::Result<()
     let node = c.network.nodes[0].v4;
     let rules = format!(
         "add table inet silence; add chain inet silence in {{ type filter hook input priority -300; }}; \
-         add rule inet silence in ip saddr {node} tcp dport 6443 drop"
+         add rule inet silence in ip saddr {node} meta l4proto tcp drop"
     );
     nft(hub, &[&rules])?;
     let cut = Instant::now();
