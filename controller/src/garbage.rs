@@ -1,6 +1,6 @@
 //! Deleting chunks that no head leads to any more, long after nobody can be reading them.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use rulecast_bundle::ChunkId;
@@ -15,23 +15,23 @@ const LOT: usize = 64;
 /// Remembers since when chunks have been without a name.
 pub struct Garbage {
     grace: Duration,
-    since: HashMap<(String, ChunkId), Instant>,
+    since: BTreeMap<(String, ChunkId), Instant>,
 }
 
 /// What is known of the heads when a collection begins.
 #[derive(Default)]
 pub struct Named {
     /// By pool, the sequence and epoch that are published as far as this process knows.
-    pub heads: HashMap<String, (u64, u64)>,
+    pub heads: BTreeMap<String, (u64, u64)>,
     /// What these heads lead to.
-    pub chunks: HashSet<ChunkId>,
+    pub chunks: BTreeSet<ChunkId>,
 }
 
 impl Garbage {
     /// Deletes chunks this long after the last head let go of them.
     #[must_use]
     pub fn new(grace: Duration) -> Self {
-        Self { grace, since: HashMap::new() }
+        Self { grace, since: BTreeMap::new() }
     }
 
     /// Deletes what has been without a name for long enough, and says how much. Checkpoints must not be written
@@ -55,7 +55,7 @@ impl Garbage {
                 Found::Damaged { .. } => return Ok(0),
             }
         }
-        let mut unnamed = HashSet::new();
+        let mut unnamed = BTreeSet::new();
         for pool in &pools {
             let listed = sink.list_chunks(pool).await?;
             unnamed.extend(

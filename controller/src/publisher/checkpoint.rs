@@ -16,6 +16,8 @@ use crate::sink::{ChunkKind, Sink};
 
 /// How many chunks are written at a time.
 const PARALLEL: usize = 4;
+/// A frame up to this size, in bytes, is encoded where it is: that takes well below a millisecond.
+const SMALL: usize = 8 << 10;
 
 /// Keeps the writing of checkpoints and the deletion of chunks apart.
 ///
@@ -61,7 +63,11 @@ impl Rotation {
         let Self { pool, sequence, frame, gate } = self;
         let closed = gate.close().await;
         let raw = frame.len();
-        let encoded = tokio::task::spawn_blocking(move || Checkpoint::of_frame(sequence, &frame)).await;
+        let encoded = if raw <= SMALL {
+            Ok(Checkpoint::of_frame(sequence, &frame))
+        } else {
+            tokio::task::spawn_blocking(move || Checkpoint::of_frame(sequence, &frame)).await
+        };
         let failed = |e: &dyn Display| PublishError::TooLarge {
             pool: pool.clone(),
             problem: format!("{raw} bytes: {e}"),
