@@ -94,7 +94,10 @@ impl Store {
         }
         // What is appended next follows the last whole entry.
         self.log_size = whole;
-        self.disk.truncate(LOG, whole).map_err(|e| self.failed(LOG, e))?;
+        if self.disk.truncate(LOG, whole).is_err() {
+            // Such a disk can be read all the same. The next version is stored whole.
+            self.base_size = 0;
+        }
         Ok(best)
     }
 

@@ -16,7 +16,6 @@ use crate::faults::{Client, Fault};
 
 /// Feeds a controller for as long as it listens.
 pub(crate) async fn run(universe: Arc<Universe>, client: Client, events: mpsc::Sender<Event>) {
-    let mut changes = universe.changes();
     let mut watches = Vec::new();
     for kind in 0..KINDS.len() {
         while !universe.faults.reaches(client) {
@@ -33,13 +32,14 @@ pub(crate) async fn run(universe: Arc<Universe>, client: Client, events: mpsc::S
         return;
     }
     loop {
+        let changed = universe.changed();
         let mut due: Vec<&mut Watch> = watches.iter_mut().filter(|watch| watch.is_behind(&universe)).collect();
         if due.is_empty() || !universe.faults.reaches(client) {
             // A watch that is apart says nothing; it is looked at again.
             let apart = !due.is_empty();
             tokio::select! {
                 biased;
-                changed = changes.changed() => if changed.is_err() { return },
+                () = changed => {}
                 () = sleep(Duration::from_millis(500)), if apart => {}
                 () = events.closed() => return,
             }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use rulecast_bundle::{Bundle, CatchUp, Checkpoint, ChunkId, Delta, Digest, Head, Index, Mode, Replica};
+use rulecast_bundle::{CatchUp, Checkpoint, ChunkId, Delta, Digest, Head, Index, Mode, Replica};
 use tokio::time::Instant;
 
 use crate::KEEP_CHUNKS;
@@ -120,7 +120,10 @@ impl Ledger {
                 named.extend(index.chunks);
             }
         }
-        chunks.keys().filter(|id| !named.contains(id)).copied().collect()
+        // Without a head, chunks tell its pool's next one how far it was.
+        let headless = |chunk: &Chunk| self.pools.get(&chunk.pool).is_none_or(|pool| pool.head.is_none());
+        let unnamed = chunks.iter().filter(|(id, chunk)| !named.contains(id) && !headless(chunk));
+        unnamed.map(|(id, _)| *id).collect()
     }
 
     /// The head in force, with its content's digest.
@@ -248,7 +251,3 @@ fn check_checkpoint(
     if held == frame { Ok(()) } else { Err(format!("its checkpoint is not version {}", index.sequence)) }
 }
 
-/// The digest of a content.
-pub(crate) fn root(bundle: &Bundle) -> Digest {
-    bundle.root()
-}

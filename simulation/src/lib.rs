@@ -19,7 +19,8 @@ mod trace;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 
 use api_server::ApiServer;
 use cluster::Cluster;
@@ -41,13 +42,14 @@ pub(crate) struct Universe {
     pub(crate) faults: Faults,
     api: Mutex<ApiServer>,
     cluster: Mutex<Cluster>,
-    changed: watch::Sender<()>,
+    /// Not a `watch` channel: that wakes those who wait in an order that no seed repeats.
+    changed: Notify,
 }
 
 impl Universe {
     fn new(trace: Arc<Trace>, api: ApiServer, cluster: Cluster) -> Self {
         let (api, cluster) = (Mutex::new(api), Mutex::new(cluster));
-        Self { trace, faults: Faults::new(), api, cluster, changed: watch::channel(()).0 }
+        Self { trace, faults: Faults::new(), api, cluster, changed: Notify::new() }
     }
 
     /// Held for moments only. A node may be killed while it is held, but only by what reads.
@@ -68,11 +70,11 @@ impl Universe {
 
     /// Tells those who watch that something may have changed.
     pub(crate) fn wake(&self) {
-        self.changed.send_replace(());
+        self.changed.notify_waiters();
     }
 
-    /// Tells of changes from now on.
-    pub(crate) fn changes(&self) -> watch::Receiver<()> {
-        self.changed.subscribe()
+    /// Waits for a change after this call.
+    pub(crate) fn changed(&self) -> Notified<'_> {
+        self.changed.notified()
     }
 }

@@ -123,12 +123,12 @@ impl Watch {
             sleep(jitter(SOON)).await;
             return Ok(());
         }
-        let mut changes = self.universe.changes();
         let end = between(Duration::from_secs(5), Duration::from_mins(2));
         loop {
+            let changed = self.universe.changed();
             let next = self.universe.api().head_after(&self.pool, at).map(|r| (r.version, r.head.clone()));
             let Some((version, head)) = next else {
-                if timeout(end, changes.changed()).await.is_err() {
+                if timeout(end, changed).await.is_err() {
                     return if self.is_broken() { Err("the watch broke".to_owned()) } else { Ok(()) };
                 }
                 continue;
