@@ -12,10 +12,17 @@ use crate::sink::{Sink, SinkError};
 /// The most chunks that are deleted at a time.
 const LOT: usize = 64;
 
+/// How often to collect what is kept for this long.
+pub(crate) fn every(grace: Duration) -> Duration {
+    (grace / 4).clamp(Duration::from_millis(100), Duration::from_mins(1))
+}
+
 /// Remembers since when chunks have been without a name.
 pub struct Garbage {
     grace: Duration,
     since: BTreeMap<(String, ChunkId), Instant>,
+    /// When it was last looked which chunks have a name.
+    looked: Option<Instant>,
 }
 
 /// What is known of the heads when a collection begins.
@@ -28,10 +35,10 @@ pub struct Named {
 }
 
 impl Garbage {
-    /// Deletes chunks this long after the last head let go of them.
+    /// Deletes chunks this long, and up to three quarters longer, after the last head let go of them.
     #[must_use]
     pub fn new(grace: Duration) -> Self {
-        Self { grace, since: BTreeMap::new() }
+        Self { grace, since: BTreeMap::new(), looked: None }
     }
 
     /// Deletes what has been without a name for long enough, and says how much. Checkpoints must not be written
@@ -63,11 +70,17 @@ impl Garbage {
             );
         }
         let now = Instant::now();
+        // Unseen, a chunk may have got a name and lost it again: a delta's whose head was just being written, or any while
+        // collecting failed or another controller led. So it is looked often, and one time between two looks is added.
+        let gap = every(self.grace) * 2;
+        if self.looked.replace(now).is_none_or(|looked| now - looked > gap) {
+            self.since.clear();
+        }
         self.since.retain(|chunk, _| unnamed.contains(chunk));
         for chunk in unnamed {
             self.since.entry(chunk).or_insert(now);
         }
-        let old = self.since.iter().filter(|(_, since)| now.duration_since(**since) >= self.grace);
+        let old = self.since.iter().filter(|(_, since)| now.duration_since(**since) >= self.grace + gap);
         let lot: Vec<_> = old.map(|(chunk, _)| chunk.clone()).take(LOT).collect();
         for chunk in &lot {
             sink.delete_chunk(&chunk.0, chunk.1).await?;

@@ -73,7 +73,12 @@ impl Store {
         self.base_size = base.len() as u64;
         let damaged = |source| StoreError::Damaged { path: self.disk.path(BASE), source };
         let (head, records) = entry(&base).map_err(|e| damaged(e.into()))?;
-        let log = read_log(&log);
+        let mut log = read_log(&log);
+        // A log that goes back to before the base was to be emptied.
+        let position = |head: &Head| (head.epoch, head.sequence);
+        if log.first().is_some_and(|(first, _, _)| position(first) <= position(&head)) {
+            log.clear();
+        }
         // A torn end is left out by `read_log`; should the rest not add up either, the base alone still may.
         let (mut best, mut whole) = (None, 0);
         for take in [log.len(), 0] {
@@ -129,10 +134,10 @@ impl Store {
         Ok(())
     }
 
-    /// Writes a new base. The log goes first: base and log of different versions would not add up, while the old base
-    /// alone is an older version that is whole.
+    /// Writes a new base. The log goes last: with the old base it is the newest version that was kept, and a new base
+    /// makes nothing of an old log.
     fn replace(&mut self, entry: &[u8]) -> Result<(), StoreError> {
-        let written = self.disk.truncate(LOG, 0).and_then(|()| self.disk.replace(BASE, entry));
+        let written = self.disk.replace(BASE, entry).and_then(|()| self.disk.truncate(LOG, 0));
         self.base_size = if written.is_ok() { entry.len() as u64 } else { 0 };
         self.log_size = 0;
         written.map_err(|e| self.failed(BASE, e))

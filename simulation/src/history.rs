@@ -26,7 +26,7 @@ const NODES: usize = 3;
 /// read is given up ([`crate::PATIENCE`]) and tried again (10 s), and so is a kernel's repair (10 s).
 pub const CONVERGED_WITHIN: Duration = Duration::from_secs(120);
 /// Then nothing happens for as long as it takes to see that unnamed chunks go.
-const QUIET: Duration = Duration::from_secs(2 * KEEP_CHUNKS.as_secs() + 5);
+const QUIET: Duration = Duration::from_secs(3 * KEEP_CHUNKS.as_secs());
 
 /// What became of a history.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{Controller, RunError, Summary};
-use crate::garbage::{Garbage, Named};
+use crate::garbage::{self, Garbage, Named};
 use crate::publisher::{Found, Next, PublishError, Rotated, WriteError, Written, load};
 use crate::sink::Sink;
 use crate::status::StatusWriter;
@@ -145,8 +145,7 @@ impl<S: Sink, W: StatusWriter> Controller<S, W> {
         if self.next_collection > Instant::now() {
             return;
         }
-        let every = (self.options.keep_chunks / 4).clamp(Duration::from_millis(100), Duration::from_mins(1));
-        self.next_collection = Instant::now() + every;
+        self.next_collection = Instant::now() + garbage::every(self.options.keep_chunks);
         let known = self.pools.values().all(|pool| pool.publisher.published().is_some());
         let (true, Some(guard)) = (known, self.gate.try_close()) else { return };
         let Some(mut garbage) = self.garbage.take() else { return };
