@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use rulecast_bundle::Mode;
 use rulecast_connect::between;
+use rulecast_controller::world::World;
 use tokio::runtime::Builder;
 use tokio::task::{LocalSet, spawn_local};
 use tokio::time::{Instant, sleep, sleep_until};
@@ -74,13 +76,13 @@ async fn tell(trace: &Arc<Trace>) {
     for (number, ((node, pool), machine)) in members.iter().zip(&machines).enumerate() {
         spawn_local(node::run(Arc::clone(&universe), number, node.clone(), pool.clone(), machine.clone()));
     }
-    let end = Check { universe: &universe, members: &members, machines: &machines };
     tokio::select! {
         biased;
         () = trace.violated() => {}
         () = async {
             trouble(&universe, &election).await;
-            end.converges().await;
+            let compiled = universe.cluster().compiled();
+            Check { universe: &universe, compiled, members: &members, machines: &machines }.converges().await;
         } => {}
     }
 }
@@ -110,6 +112,8 @@ async fn trouble(universe: &Universe, election: &Election) {
 /// What is looked at when there are no faults.
 struct Check<'a> {
     universe: &'a Universe,
+    /// From the objects as they are now.
+    compiled: World,
     members: &'a [(String, String)],
     machines: &'a [Machine],
 }
@@ -152,9 +156,8 @@ impl Check<'_> {
 
     /// Whether heads are what a fresh compile gives, and nodes run them.
     fn in_step(&self) -> Result<(), String> {
-        let compiled = self.universe.cluster().compiled();
         let api = self.universe.api();
-        for (name, bundle) in compiled.compiler().pools() {
+        for (name, bundle) in self.compiled.compiler().pools() {
             let (head, root) = api.ledger.head(name).ok_or_else(|| format!("{name} was never published"))?;
             if root != bundle.bundle().root() || head.mode != bundle.options().mode {
                 return Err(format!("head {:?} of {name} is not what the objects say", position(head)));
@@ -169,7 +172,7 @@ impl Check<'_> {
             let (told, in_step) = machine.told();
             let rules = api.ledger.rules(pool, node, position);
             // A pool that was deleted may be left with a mode that its nodes cannot run.
-            if mode != rulecast_bundle::Mode::Nftables {
+            if mode != Mode::Nftables {
                 continue;
             }
             if told != Some(position) || !in_step || rules != Some(machine.rules()) {
