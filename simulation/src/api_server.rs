@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use rulecast_bundle::{ChunkId, Head};
+use rulecast_bundle::{ChunkId, Digest, Head};
 use rulecast_controller::sink::ChunkKind;
 
 use crate::invariants::Ledger;
@@ -66,15 +66,41 @@ impl ApiServer {
                 return Err(Refused::Invalid("sequence must not decrease within an epoch"));
             }
         }
-        self.version += 1;
-        self.heads
-            .entry(pool.to_owned())
-            .or_default()
-            .push(Revision { version: self.version, head: Some(head.clone()) });
+        self.revise(pool, Some(head.clone()));
         let Head { epoch, sequence, .. } = head;
         self.trace.note(format_args!("head of {pool} is {epoch}/{sequence}, version {}", self.version));
         self.ledger.published(&self.trace, pool, head, &self.chunks);
         Ok(self.version)
+    }
+
+    fn revise(&mut self, pool: &str, head: Option<Head>) {
+        self.version += 1;
+        let revision = Revision { version: self.version, head };
+        self.heads.entry(pool.to_owned()).or_default().push(revision);
+    }
+
+    /// What a person with rights and without a plan may do.
+    pub(crate) fn tamper(&mut self) {
+        let pools = self.pools();
+        let Some(pool) = pools.get(fastrand::usize(..pools.len().max(1))) else { return };
+        let (mut head, _) = self.head(pool).expect("it is listed");
+        let named: Vec<ChunkId> = self.ledger.names(pool).iter().copied().collect();
+        let what = fastrand::u32(..6);
+        match what {
+            0 => head.epoch += 1,
+            1 => head.sequence += 100,
+            2 => head.digest = Digest::of(&[b"another"]).to_string(),
+            3 => head.checkpoint = ChunkId::of(b"another").to_string(),
+            _ => {}
+        }
+        self.trace.note(format_args!("somebody tampers with {pool}: {what}"));
+        match what {
+            0..=3 => self.revise(pool, Some(head)),
+            4 => self.revise(pool, None),
+            _ if named.is_empty() => {}
+            _ => drop(self.chunks.remove(&named[fastrand::usize(..named.len())])),
+        }
+        self.ledger.tampered(pool);
     }
 
     /// The head as a watch cache has it, which may lag behind by some versions; and where to watch on from.

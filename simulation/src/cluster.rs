@@ -38,8 +38,7 @@ impl Cluster {
     pub(crate) fn new(members: &[(String, String)]) -> Self {
         let mut nodes: Vec<String> = members.iter().map(|(node, _)| node.clone()).collect();
         nodes.extend((0..OTHER_NODES).map(|n| format!("other-{n}")));
-        let mut this =
-            Self { objects: BTreeMap::new(), log: Default::default(), nodes, bad: Vec::new() };
+        let mut this = Self { objects: BTreeMap::new(), log: Default::default(), nodes, bad: Vec::new() };
         POOLS.iter().for_each(|pool| this.set_pool(pool));
         for node in this.nodes.clone() {
             this.set_node(&node);
@@ -102,7 +101,8 @@ impl Cluster {
     }
 
     fn set_node(&mut self, name: &str) {
-        let labels = if fastrand::u32(..8) == 0 { None } else { Some(("pool".to_owned(), "green".to_owned())) };
+        let labels =
+            if fastrand::u32(..8) == 0 { None } else { Some(("pool".to_owned(), "green".to_owned())) };
         let n = self.nodes.iter().position(|node| node == name).expect("a node");
         let n = u8::try_from(n).expect("few nodes");
         let node = Node {
@@ -228,16 +228,18 @@ impl Cluster {
         {
             self.set(Kind::EndpointSlice, id.name, content);
         } else if fastrand::bool() {
-            self.set(Kind::EndpointSlice, id.name, Content::Slice(Slice {
-                service: service_name(n),
-                ..Slice::default()
-            }));
+            self.set(
+                Kind::EndpointSlice,
+                id.name,
+                Content::Slice(Slice { service: service_name(n), ..Slice::default() }),
+            );
         }
         format!("EndpointSlice {n}-0 comes and goes")
     }
 
-    /// Leaves nothing that only time would tell: what cannot be read, and pools that no node can run.
-    pub(crate) fn settle(&mut self) {
+    /// Leaves nothing behind that controllers could not see to: what cannot be read, pools in a mode that no node runs,
+    /// and pools that are gone while what was published for them is not sound.
+    pub(crate) fn settle(&mut self, is_sound: impl Fn(&str) -> bool) {
         for id in std::mem::take(&mut self.bad) {
             match self.objects.get(&id).cloned() {
                 Some(object) => self.say(Event::Set(object)),
@@ -246,6 +248,9 @@ impl Cluster {
         }
         for pool in POOLS {
             let id = ObjectId::new(Kind::RulePool, pool);
+            if !is_sound(pool) {
+                self.set_pool(pool);
+            }
             let Some(mut object) = self.objects.get(&id).cloned() else { continue };
             if let Content::Pool(config) = &mut object.content {
                 config.pool.options.mode = Mode::Nftables;

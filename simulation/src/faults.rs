@@ -9,6 +9,7 @@ use rulecast_connect::between;
 use tokio::time::{Instant, sleep};
 
 use crate::Universe;
+use crate::api_server::ApiServer;
 
 /// Who asks the API server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -47,6 +48,8 @@ pub(crate) enum Fault {
     Twice,
     /// A watch event comes seconds late.
     Delayed,
+    /// A person edits or deletes a head, or deletes a chunk.
+    Tampered,
     /// A disk refuses a write, perhaps in the middle of it.
     Disk,
     /// A disk cannot be read.
@@ -66,7 +69,7 @@ pub(crate) enum Fault {
 }
 
 /// Each with the highest rate that a history chooses, per mille.
-const FAULTS: [(Fault, u32); 17] = [
+const FAULTS: [(Fault, u32); 18] = [
     (Fault::Lost, 200),
     (Fault::AnswerLost, 200),
     (Fault::Late, 150),
@@ -76,6 +79,7 @@ const FAULTS: [(Fault, u32); 17] = [
     (Fault::Gone, 500),
     (Fault::Twice, 300),
     (Fault::Delayed, 300),
+    (Fault::Tampered, 300),
     (Fault::Disk, 300),
     (Fault::DiskRead, 200),
     (Fault::Kernel, 300),
@@ -213,5 +217,15 @@ pub(crate) async fn weather(universe: &Universe, clients: &[Client]) {
         sleep(between(Duration::from_millis(100), often)).await;
         let what = universe.faults.change_weather(clients);
         universe.trace.note(format_args!("weather: {what}"));
+    }
+}
+
+/// Tampers with what is published from time to time, until it is dropped.
+pub(crate) async fn people(universe: &Universe) {
+    loop {
+        sleep(between(Duration::from_secs(1), Duration::from_secs(20))).await;
+        if universe.faults.hits(Fault::Tampered) {
+            universe.change(ApiServer::tamper);
+        }
     }
 }

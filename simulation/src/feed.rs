@@ -33,7 +33,8 @@ pub(crate) async fn run(universe: Arc<Universe>, client: Client, events: mpsc::S
     }
     loop {
         let changed = universe.changed();
-        let mut due: Vec<&mut Watch> = watches.iter_mut().filter(|watch| watch.is_behind(&universe)).collect();
+        let mut due: Vec<&mut Watch> =
+            watches.iter_mut().filter(|watch| watch.is_behind(&universe)).collect();
         if due.is_empty() || !universe.faults.reaches(client) {
             // A watch that is apart says nothing; it is looked at again.
             let apart = !due.is_empty();
@@ -49,7 +50,8 @@ pub(crate) async fn run(universe: Arc<Universe>, client: Client, events: mpsc::S
         sleep(between(Duration::from_millis(1), Duration::from_millis(longest))).await;
         let number = fastrand::usize(..due.len());
         let watch = &mut due[number];
-        let said = if universe.faults.hits(Fault::Gone) { watch.list(&universe) } else { watch.next(&universe) };
+        let said =
+            if universe.faults.hits(Fault::Gone) { watch.list(&universe) } else { watch.next(&universe) };
         if !send(&events, said).await {
             return;
         }
@@ -104,7 +106,8 @@ impl Watch {
         let gone = std::mem::replace(&mut self.seen, there);
         let gone = gone.into_iter().filter(|id| !self.seen.contains(id)).map(Event::Gone);
         let bad_events = bad.iter().map(|(id, problem)| Event::Bad(id.clone(), problem.clone()));
-        let set = objects.into_iter().filter(|(id, _)| !bad.contains_key(id)).map(|(_, object)| Event::Set(object));
+        let set =
+            objects.into_iter().filter(|(id, _)| !bad.contains_key(id)).map(|(_, object)| Event::Set(object));
         gone.chain(set).chain(bad_events).collect()
     }
 

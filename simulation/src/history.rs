@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use rulecast_bundle::Mode;
 use rulecast_connect::between;
 use rulecast_controller::world::World;
 use tokio::runtime::Builder;
@@ -101,10 +100,12 @@ async fn trouble(universe: &Universe, election: &Election) {
         () = faults::weather(universe, &clients) => {}
         () = cluster::change(universe) => {}
         () = election.run(universe) => {}
+        () = faults::people(universe) => {}
     }
     Faults::end(&universe.faults);
     universe.trace.note(format_args!("the faults end"));
-    universe.cluster().settle();
+    let sound = |pool: &str| universe.api().ledger.is_sound(pool);
+    universe.cluster().settle(sound);
     universe.wake();
     election.end(universe);
 }
@@ -159,6 +160,9 @@ impl Check<'_> {
         let api = self.universe.api();
         for (name, bundle) in self.compiled.compiler().pools() {
             let (head, root) = api.ledger.head(name).ok_or_else(|| format!("{name} was never published"))?;
+            if !api.ledger.is_sound(name) {
+                return Err(format!("what somebody did to {name} is not repaired"));
+            }
             if root != bundle.bundle().root() || head.mode != bundle.options().mode {
                 return Err(format!("head {:?} of {name} is not what the objects say", position(head)));
             }
@@ -168,13 +172,9 @@ impl Check<'_> {
             machine.look();
             let api = self.universe.api();
             let Some((head, _)) = api.ledger.head(pool) else { continue };
-            let (position, mode) = (position(head), head.mode);
+            let position = position(head);
             let (told, in_step) = machine.told();
             let rules = api.ledger.rules(pool, node, position);
-            // A pool that was deleted may be left with a mode that its nodes cannot run.
-            if mode != Mode::Nftables {
-                continue;
-            }
             if told != Some(position) || !in_step || rules != Some(machine.rules()) {
                 return Err(format!("{node} runs {told:?} (in step: {in_step}), published is {position:?}"));
             }

@@ -40,6 +40,8 @@ struct Pool {
     by_version: BTreeMap<(Position, String), Rules>,
     /// The next publication may repeat the one before.
     excused: bool,
+    /// Somebody tampered with it: until it is repaired, heads need not lead anywhere.
+    tampered: bool,
 }
 
 impl Ledger {
@@ -58,6 +60,7 @@ impl Ledger {
                 rules,
                 by_version: BTreeMap::new(),
                 excused: false,
+                tampered: false,
             };
             (name, pool)
         };
@@ -67,6 +70,19 @@ impl Ledger {
     /// The pool's next publication may repeat the one before: its publisher has reason to think that it is damaged.
     pub(crate) fn excuse(&mut self, pool: &str) {
         self.pools.get_mut(pool).expect("a known pool").excused = true;
+    }
+
+    /// Somebody changed what was published.
+    pub(crate) fn tampered(&mut self, pool: &str) {
+        let pool = self.pools.get_mut(pool).expect("a known pool");
+        (pool.tampered, pool.excused) = (true, true);
+        let now = Instant::now();
+        self.let_go.extend(std::mem::take(&mut pool.names).into_iter().map(|id| (id, now)));
+    }
+
+    /// What a pool's head leads to.
+    pub(crate) fn names(&self, pool: &str) -> &BTreeSet<ChunkId> {
+        &self.pools[pool].names
     }
 
     /// A head was written.
@@ -86,7 +102,7 @@ impl Ledger {
             let problem = format!("head {:?} of {name} repeats the one before", position(head));
             trace.violate(Invariant::NoNeedless, problem);
         }
-        pool.excused = false;
+        pool.excused = pool.tampered;
         let now = Instant::now();
         for id in before.difference(&pool.names) {
             self.let_go.insert(*id, now);
@@ -96,7 +112,10 @@ impl Ledger {
     /// A chunk was deleted.
     pub(crate) fn deleted(&self, trace: &Trace, id: ChunkId) {
         if let Some((name, _)) = self.pools.iter().find(|(_, pool)| pool.names.contains(&id)) {
-            trace.violate(Invariant::HeadLeads, format!("chunk {id} was deleted, and {name}'s head leads to it"));
+            trace.violate(
+                Invariant::HeadLeads,
+                format!("chunk {id} was deleted, and {name}'s head leads to it"),
+            );
         } else if let Some(since) = self.let_go.get(&id)
             && since.elapsed() < KEEP_CHUNKS
         {
@@ -110,7 +129,9 @@ impl Ledger {
         let mut named: BTreeSet<ChunkId> = BTreeSet::new();
         for pool in self.pools.values() {
             named.extend(&pool.names);
-            named.extend(pool.head.as_ref().and_then(|head| head.delta_bytes().ok()?).map(|d| ChunkId::of(&d)));
+            named.extend(
+                pool.head.as_ref().and_then(|head| head.delta_bytes().ok()?).map(|d| ChunkId::of(&d)),
+            );
         }
         for (id, chunk) in chunks {
             let Ok(index) = Index::decode(&chunk.bytes) else { continue };
@@ -124,6 +145,11 @@ impl Ledger {
         let headless = |chunk: &Chunk| self.pools.get(&chunk.pool).is_none_or(|pool| pool.head.is_none());
         let unnamed = chunks.iter().filter(|(id, chunk)| !named.contains(id) && !headless(chunk));
         unnamed.map(|(id, _)| *id).collect()
+    }
+
+    /// Whether a pool's head is what was published, and nodes can run it.
+    pub(crate) fn is_sound(&self, pool: &str) -> bool {
+        !self.pools[pool].tampered && self.pools[pool].mode == Mode::Nftables
     }
 
     /// The head in force, with its content's digest.
@@ -158,7 +184,17 @@ impl Pool {
         {
             return Err(wrong(format!("the one before was {:?}", position(before))));
         }
-        let (names, index) = names(head, chunks).map_err(wrong)?;
+        let (names, index) = match names(head, chunks) {
+            Ok(found) => found,
+            Err(_) if self.tampered => {
+                // Nodes that are there already follow the delta.
+                self.advance(name, head, chunks).map_err(wrong)?;
+                self.note(head);
+                return Ok(());
+            }
+            Err(problem) => return Err(wrong(problem)),
+        };
+        self.tampered = false;
         let of_before = self.frame_if(index.sequence);
         self.advance(name, head, chunks).map_err(wrong)?;
         if self.checked != head.checkpoint.parse().ok() {
@@ -167,6 +203,12 @@ impl Pool {
             self.checked = head.checkpoint.parse().ok();
         }
         self.names = names;
+        self.note(head);
+        Ok(())
+    }
+
+    /// What nodes make of a head.
+    fn note(&mut self, head: &Head) {
         self.digests.insert(position(head), head.digest.clone());
         for (node, rules) in &mut self.rules {
             let made = Rules::of(node, self.reader.bundle());
@@ -174,7 +216,6 @@ impl Pool {
             self.by_version.insert((position(head), node.clone()), made);
         }
         self.head = Some(head.clone());
-        Ok(())
     }
 
     /// The content as a checkpoint has it, if it is of this sequence.
@@ -245,9 +286,11 @@ fn check_checkpoint(
     let Some(frame) = frame else {
         return read(&mut Replica::new(name, head.mode), head, chunks, None);
     };
-    let pieces: Vec<Vec<u8>> =
-        index.chunks.iter().map(|id| chunk(chunks, *id).map(|c| c.bytes.clone())).collect::<Result<_, _>>()?;
+    let pieces: Vec<Vec<u8>> = index
+        .chunks
+        .iter()
+        .map(|id| chunk(chunks, *id).map(|c| c.bytes.clone()))
+        .collect::<Result<_, _>>()?;
     let held = Checkpoint::frame(index, &pieces).map_err(|e| e.to_string())?;
     if held == frame { Ok(()) } else { Err(format!("its checkpoint is not version {}", index.sequence)) }
 }
-

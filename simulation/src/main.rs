@@ -11,12 +11,15 @@ use rulecast_simulation::{run, run_all};
 /// Runs random histories of rulecast's whole publication path (controllers, API server, nodes) on a virtual clock, with
 /// faults, and checks what is promised at every step.
 #[derive(Parser)]
-#[command(version, after_help = "\
+#[command(
+    version,
+    after_help = "\
 Examples:
   rulecast-simulation run --histories 100000
   rulecast-simulation replay 4711 --trace | less
 
-Exit codes: 0, every promise was kept; 1, one was not; 2, wrong arguments.")]
+Exit codes: 0, every promise was kept; 1, one was not; 2, wrong arguments."
+)]
 struct Cli {
     #[command(subcommand)]
     command: What,
@@ -69,7 +72,10 @@ fn many(first: u64, histories: u64, jobs: usize) -> ExitCode {
     }
     match result {
         Ok(events) => {
-            println!("{histories} histories, {events} events, {:.1} s: every promise was kept", began.elapsed().as_secs_f64());
+            println!(
+                "{histories} histories, {events} events, {:.1} s: every promise was kept",
+                began.elapsed().as_secs_f64()
+            );
             ExitCode::SUCCESS
         }
         Err(failure) => {
@@ -87,7 +93,10 @@ fn one(seed: u64, trace: bool) -> ExitCode {
     let _closed = std::io::stdout().write_all(text.as_bytes());
     match story.violation {
         None => {
-            println!("seed {seed}: {} events, hash {:016x}: every promise was kept", story.events, story.hash);
+            println!(
+                "seed {seed}: {} events, hash {:016x}: every promise was kept",
+                story.events, story.hash
+            );
             ExitCode::SUCCESS
         }
         Some(violation) => {

@@ -19,7 +19,13 @@ use crate::trace::Invariant;
 use crate::{PATIENCE, Universe};
 
 /// Runs the program on its machine, for good.
-pub(crate) async fn run(universe: Arc<Universe>, number: usize, node: String, pool: String, machine: Machine) {
+pub(crate) async fn run(
+    universe: Arc<Universe>,
+    number: usize,
+    node: String,
+    pool: String,
+    machine: Machine,
+) {
     loop {
         universe.trace.note(format_args!("{node}: starts"));
         let shared = Shared::default();

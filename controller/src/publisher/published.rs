@@ -3,6 +3,7 @@
 use rulecast_bundle::{ChunkId, Head};
 
 use super::plan::Limits;
+use crate::garbage::Known;
 use crate::sink::Version;
 
 /// A checkpoint that is written.
@@ -62,6 +63,17 @@ impl Published {
     pub fn names(&self) -> impl Iterator<Item = ChunkId> + '_ {
         let checkpoints = std::iter::once(&self.checkpoint).chain(&self.next);
         checkpoints.flat_map(CheckpointRef::names).chain(self.tail.iter().copied())
+    }
+
+    /// The head's version.
+    pub(crate) fn version(&self) -> &Version {
+        &self.version
+    }
+
+    /// What a garbage collector must know.
+    pub(crate) fn known(&self) -> Known {
+        let unsaved = self.tail.last().copied().filter(|_| self.unsaved.is_some());
+        Known { version: self.version.clone(), chunks: self.names().collect(), unsaved }
     }
 
     /// Whether the deltas have grown to `times` what the limits allow before a new checkpoint.

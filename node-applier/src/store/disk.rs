@@ -66,7 +66,8 @@ impl Disk for Folder {
 
     fn replace(&mut self, file: &str, bytes: &[u8]) -> io::Result<()> {
         let new = self.path(&format!("{file}.new"));
-        let mut written = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&new)?;
+        let mut written =
+            OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&new)?;
         written.write_all(bytes)?;
         written.sync_all()?;
         drop(written);
