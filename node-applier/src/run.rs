@@ -31,6 +31,7 @@ pub struct Runner<B, S> {
     retry: Option<(Head, Instant)>,
     rules: Interval,
     addresses: Interval,
+    patience: Duration,
 }
 
 impl<B: Backend, S: Source> Runner<B, S> {
@@ -41,25 +42,35 @@ impl<B: Backend, S: Source> Runner<B, S> {
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
             ticks
         };
-        Self { local, source, retry: None, rules: ticks(WATCH_RULES), addresses: ticks(WATCH_ADDRESSES) }
+        let (rules, addresses) = (ticks(WATCH_RULES), ticks(WATCH_ADDRESSES));
+        Self { local, source, retry: None, rules, addresses, patience: PATIENCE }
+    }
+
+    /// With another time than a minute after which reading what leads to a version is given up.
+    #[must_use]
+    pub fn with_patience(self, patience: Duration) -> Self {
+        Self { patience, ..self }
     }
 
     /// Runs until `stop` resolves. The rules stay in the kernel.
     pub async fn run(&mut self, stop: impl Future<Output = ()>) {
         let follow = async {
             loop {
+                // In this order, as heads could keep a tick waiting, and ticks, which are rare, no head.
                 tokio::select! {
-                    head = self.source.next() => self.take(head).await,
+                    biased;
                     _ = self.rules.tick() => {
                         self.local.tick();
                         self.try_again().await;
                     }
                     _ = self.addresses.tick() => self.local.watch_addresses(),
+                    head = self.source.next() => self.take(head).await,
                 }
             }
         };
         // Everything that is not awaited is whole: ending between two awaits leaves nothing half done.
         tokio::select! {
+            biased;
             () = stop => {}
             () = follow => {}
         }
@@ -116,8 +127,8 @@ impl<B: Backend, S: Source> Runner<B, S> {
 
     /// Reads what leads to a version. Our rules are looked after meanwhile: a source may answer slowly.
     async fn read_way(&mut self, head: &Head, have: Option<u64>) -> Result<Way, SourceError> {
-        let Self { local, source, rules, addresses, .. } = self;
-        let read = tokio::time::timeout(PATIENCE, catch_up(&*source, head, have));
+        let Self { local, source, rules, addresses, patience, .. } = self;
+        let read = tokio::time::timeout(*patience, catch_up(&*source, head, have));
         tokio::pin!(read);
         loop {
             tokio::select! {

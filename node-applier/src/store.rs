@@ -4,23 +4,25 @@
 //! outgrown the base, a new base replaces both. Whatever is torn or altered is found by the digest in the head, and
 //! an older version that is whole is used instead.
 
-use std::fs::{self, File, OpenOptions, Permissions};
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+mod disk;
+
+use std::io;
 use std::path::{Path, PathBuf};
 
 use rulecast_bundle::{
-    Bundle, Change, ChunkId, DecodeError, Delta, Head, MAX_CHECKPOINT, Mode, Refusal, Replica, Way, frame,
+    Bundle, Change, ChunkId, DecodeError, Delta, Head, Mode, Refusal, Replica, Way, frame,
 };
+
+pub use disk::{Disk, Folder};
 
 /// The log is folded into a new base when it exceeds the base's size and this, in bytes.
 const SMALL_LOG: u64 = 256 << 10;
-/// The largest file that is read, in bytes.
-const MAX_FILE: u64 = MAX_CHECKPOINT as u64 + (1 << 20);
+const BASE: &str = "base";
+const LOG: &str = "log";
 
 /// Where a pool's last good bundle is kept.
 pub struct Store {
-    dir: PathBuf,
+    disk: Box<dyn Disk>,
     base_size: u64,
     log_size: u64,
 }
@@ -50,24 +52,33 @@ impl Store {
     /// Opens the folder `DIR/POOL`, readable by its owner only.
     pub fn open(dir: &Path, pool: &str) -> Result<Self, StoreError> {
         let dir = dir.join(pool);
-        let io = |source| StoreError::Io { path: dir.clone(), source };
-        fs::create_dir_all(&dir).map_err(io)?;
-        fs::set_permissions(&dir, Permissions::from_mode(0o700)).map_err(io)?;
-        Ok(Self { dir, base_size: 0, log_size: 0 })
+        let folder = Folder::open(&dir).map_err(|source| StoreError::Io { path: dir, source })?;
+        Ok(Self::on(folder))
     }
 
-    fn path(&self, file: &str) -> PathBuf {
-        self.dir.join(file)
+    /// On another disk than a folder's.
+    #[must_use]
+    pub fn on(disk: impl Disk + 'static) -> Self {
+        Self { disk: Box::new(disk), base_size: 0, log_size: 0 }
+    }
+
+    fn failed(&self, file: &str, source: io::Error) -> StoreError {
+        StoreError::Io { path: self.disk.path(file), source }
     }
 
     /// Loads the newest version that is whole; none when nothing was ever stored.
     pub fn load(&mut self, pool: &str, mode: Mode) -> Result<Option<Replica>, StoreError> {
-        let Some(base) = self.read("base")? else { return Ok(None) };
-        let log = self.read("log")?.unwrap_or_default();
+        let Some(base) = self.read(BASE)? else { return Ok(None) };
+        let log = self.read(LOG)?.unwrap_or_default();
         self.base_size = base.len() as u64;
-        let damaged = |source| StoreError::Damaged { path: self.path("base"), source };
+        let damaged = |source| StoreError::Damaged { path: self.disk.path(BASE), source };
         let (head, records) = entry(&base).map_err(|e| damaged(e.into()))?;
-        let log = read_log(&log);
+        let mut log = read_log(&log);
+        // A log that goes back to before the base was to be emptied.
+        let position = |head: &Head| (head.epoch, head.sequence);
+        if log.first().is_some_and(|(first, _, _)| position(first) <= position(&head)) {
+            log.clear();
+        }
         // A torn end is left out by `read_log`; should the rest not add up either, the base alone still may.
         let (mut best, mut whole) = (None, 0);
         for take in [log.len(), 0] {
@@ -88,28 +99,15 @@ impl Store {
         }
         // What is appended next follows the last whole entry.
         self.log_size = whole;
-        self.truncate_log(whole)?;
+        if self.disk.truncate(LOG, whole).is_err() {
+            // Such a disk can be read all the same. The next version is stored whole.
+            self.base_size = 0;
+        }
         Ok(best)
     }
 
-    fn truncate_log(&self, size: u64) -> Result<(), StoreError> {
-        let path = self.path("log");
-        let truncate = || OpenOptions::new().create(true).append(true).mode(0o600).open(&path)?.set_len(size);
-        truncate().map_err(|source| StoreError::Io { path: path.clone(), source })
-    }
-
     fn read(&self, file: &str) -> Result<Option<Vec<u8>>, StoreError> {
-        let path = self.path(file);
-        let read = || -> io::Result<Vec<u8>> {
-            let mut bytes = Vec::new();
-            File::open(&path)?.take(MAX_FILE).read_to_end(&mut bytes)?;
-            Ok(bytes)
-        };
-        match read() {
-            Ok(bytes) => Ok(Some(bytes)),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(source) => Err(StoreError::Io { path, source }),
-        }
+        self.disk.read(file).map_err(|e| self.failed(file, e))
     }
 
     /// Keeps a version: its changes when it follows the one stored last, else all of it.
@@ -125,40 +123,24 @@ impl Store {
     }
 
     fn append(&mut self, entry: &[u8]) -> Result<(), StoreError> {
-        let path = self.path("log");
         let length = u32::try_from(entry.len()).unwrap_or(u32::MAX).to_be_bytes();
         let record = [&length[..], entry, &ChunkId::of(entry).0].concat();
-        let write = || -> io::Result<()> {
-            let mut file = OpenOptions::new().create(true).append(true).mode(0o600).open(&path)?;
-            file.write_all(&record)?;
-            file.sync_data()
-        };
-        if let Err(source) = write() {
+        if let Err(error) = self.disk.append(LOG, &record) {
             // A full disk may have taken half of it. The next version is stored whole.
             self.base_size = 0;
-            return Err(StoreError::Io { path, source });
+            return Err(self.failed(LOG, error));
         }
         self.log_size += record.len() as u64;
         Ok(())
     }
 
-    /// Writes a new base. The log goes first: base and log of different versions would not add up, while the old base
-    /// alone is an older version that is whole.
+    /// Writes a new base. The log goes last: with the old base it is the newest version that was kept, and a new base
+    /// makes nothing of an old log.
     fn replace(&mut self, entry: &[u8]) -> Result<(), StoreError> {
-        let (path, new) = (self.path("base"), self.path("base.new"));
-        let write = || -> io::Result<()> {
-            let mut file =
-                OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&new)?;
-            file.write_all(entry)?;
-            file.sync_all()?;
-            OpenOptions::new().create(true).append(true).mode(0o600).open(self.path("log"))?.set_len(0)?;
-            fs::rename(&new, &path)?;
-            File::open(&self.dir)?.sync_all()
-        };
-        let result = write().map_err(|source| StoreError::Io { path: path.clone(), source });
-        self.base_size = if result.is_ok() { entry.len() as u64 } else { 0 };
+        let written = self.disk.replace(BASE, entry).and_then(|()| self.disk.truncate(LOG, 0));
+        self.base_size = if written.is_ok() { entry.len() as u64 } else { 0 };
         self.log_size = 0;
-        result
+        written.map_err(|e| self.failed(BASE, e))
     }
 }
 

@@ -16,6 +16,8 @@ use crate::sink::{ChunkKind, Sink};
 
 /// How many chunks are written at a time.
 const PARALLEL: usize = 4;
+/// What is up to this size, in bytes or changes, is encoded where it is: that takes well below a millisecond.
+const SMALL: usize = 8 << 10;
 
 /// Keeps the writing of checkpoints and the deletion of chunks apart.
 ///
@@ -95,9 +97,6 @@ impl Rotation {
         Ok(Rotated { checkpoint, reading, _closed: closed })
     }
 }
-
-/// What is smaller, in bytes or changes, is done at once.
-const SMALL: usize = 1 << 14;
 
 /// Does work that may take long on a thread of its own; none when it panics.
 pub(super) async fn off_the_loop<T: Send + 'static>(

@@ -3,6 +3,7 @@
 use rulecast_bundle::{ChunkId, Head};
 
 use super::plan::Limits;
+use crate::garbage::Known;
 use crate::sink::Version;
 
 /// A checkpoint that is written.
@@ -89,6 +90,17 @@ impl Published {
         let from = self.newest_checkpoint().sequence;
         let covered = self.tail.iter().take_while(|delta| delta.to <= from).count();
         &self.tail[covered..]
+    }
+
+    /// The head's version.
+    pub(crate) fn version(&self) -> &Version {
+        &self.version
+    }
+
+    /// What a garbage collector must know.
+    pub(crate) fn known(&self) -> Known {
+        let unsaved = self.tail.last().map(|delta| delta.id).filter(|_| self.unsaved.is_some());
+        Known { version: self.version.clone(), chunks: self.names().collect(), unsaved }
     }
 
     /// Whether the deltas have grown to `times` what the limits allow before a new checkpoint.

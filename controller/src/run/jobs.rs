@@ -1,14 +1,15 @@
 //! What runs beside the loop: reading, writing and deleting.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::{Controller, RunError, Summary};
-use crate::garbage::{Garbage, Named};
+use crate::garbage::{self, Collected, Garbage, Named};
 use crate::publisher::{Found, Next, PublishError, Rotated, WriteError, Written, load};
-use crate::sink::Sink;
+use crate::sink::{Sink, Version};
 use crate::status::StatusWriter;
 
 /// A publication in flight is given this long when the process is told to end.
@@ -19,7 +20,7 @@ pub(super) enum Done {
     Loaded(PoolTask, Result<Found, PublishError>),
     Written(PoolTask, Instant, Option<Instant>, Result<Written, WriteError>),
     Rotated(PoolTask, Result<Rotated, PublishError>),
-    Collected(Garbage, Result<usize, PublishError>),
+    Collected(Garbage, Result<Collected, PublishError>),
     Reported(String, Result<(), String>),
 }
 
@@ -91,7 +92,10 @@ impl<S: Sink, W: StatusWriter> Controller<S, W> {
             Done::Collected(garbage, result) => {
                 self.garbage = Some(garbage);
                 match result {
-                    Ok(number) => self.metrics.deleted_chunks(number),
+                    Ok(Collected { deleted, strayed }) => {
+                        self.metrics.deleted_chunks(deleted);
+                        self.read_again(&strayed);
+                    }
                     Err(error) => {
                         tracing::warn!(%error, "old chunks could not be deleted; it is tried again");
                     }
@@ -146,22 +150,34 @@ impl<S: Sink, W: StatusWriter> Controller<S, W> {
         if self.next_collection > Instant::now() {
             return;
         }
-        let every = (self.options.keep_chunks / 4).clamp(Duration::from_millis(100), Duration::from_mins(1));
-        self.next_collection = Instant::now() + every;
+        self.next_collection = Instant::now() + garbage::every(self.options.keep_chunks);
         let known = self.pools.values().all(|pool| pool.publisher.published().is_some());
         let (true, Some(guard)) = (known, self.gate.try_close()) else { return };
         let Some(mut garbage) = self.garbage.take() else { return };
-        let mut named = Named::default();
-        for (name, published) in self.pools.iter().filter_map(|(n, p)| Some((n, p.publisher.published()?))) {
-            named.heads.insert(name.clone(), (published.head.epoch, published.head.sequence));
-            named.chunks.extend(published.names());
-        }
+        let known =
+            self.pools.iter().filter_map(|(n, p)| Some((n.clone(), p.publisher.published()?.known())));
+        let named = Named(known.collect());
         let sink = Arc::clone(&self.sink);
         self.chores.spawn(async move {
             let result = garbage.collect(&*sink, named).await;
             drop(guard);
             Done::Collected(garbage, result)
         });
+    }
+
+    /// Others may have written a head, a deposed leader's late request or a person: nothing else tells of it, while there
+    /// is nothing to publish.
+    fn read_again(&mut self, strayed: &BTreeMap<String, Version>) {
+        for (name, version) in strayed {
+            let Some(state) = self.pools.get_mut(name).filter(|state| !state.busy) else { continue };
+            if state.publisher.published().is_some_and(|published| published.version() == version) {
+                tracing::warn!(
+                    pool = name,
+                    "what is published is not what was published here: it is read again"
+                );
+                state.publisher.forget();
+            }
+        }
     }
 
     /// Waits for the publication in flight. Another controller waits for this one's end, so the rest is broken off.

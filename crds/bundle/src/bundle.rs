@@ -154,7 +154,7 @@ impl Bundle {
         for bucket in &mut bundle.buckets {
             bucket.shrink_to_fit();
         }
-        bundle.rehash((0..BUCKETS).collect());
+        bundle.rehash((0..BUCKETS).filter(|bucket| !bundle.buckets[*bucket].is_empty()).collect());
         Ok(bundle)
     }
 

@@ -64,12 +64,13 @@ pub(crate) struct Tree {
 
 impl Tree {
     pub(crate) fn new() -> Self {
-        let mut tree = Self {
-            leaves: vec![Digest::default(); BUCKETS],
-            inner: [256, 16, 1].map(|n| vec![Digest::default(); n]),
-        };
-        tree.update((0..BUCKETS).collect(), |_| Digest::default());
-        tree
+        // Without records everything on a level is the same.
+        let mut below = Digest::default();
+        let inner = [256, 16, 1].map(|n| {
+            below = over(&[below; WIDTH]);
+            vec![below; n]
+        });
+        Self { leaves: vec![Digest::default(); BUCKETS], inner }
     }
 
     pub(crate) fn root(&self) -> Digest {
@@ -90,14 +91,19 @@ impl Tree {
             dirty.dedup();
             for &index in &dirty {
                 let below = if level == 0 { &self.leaves } else { &self.inner[level - 1] };
-                let mut hash = Sha256::new();
-                for child in &below[index * WIDTH..(index + 1) * WIDTH] {
-                    hash.update(child.0);
-                }
-                self.inner[level][index] = Digest(hash.finalize().into());
+                self.inner[level][index] = over(&below[index * WIDTH..(index + 1) * WIDTH]);
             }
         }
     }
+}
+
+/// The digest of those below it.
+fn over(children: &[Digest]) -> Digest {
+    let mut hash = Sha256::new();
+    for child in children {
+        hash.update(child.0);
+    }
+    Digest(hash.finalize().into())
 }
 
 #[cfg(test)]
@@ -116,6 +122,9 @@ mod tests {
     #[test]
     fn updating_one_leaf_equals_building_anew() {
         let value = |bucket: usize| Digest::of(&[&bucket.to_be_bytes()]);
+        let mut empty = Tree::new();
+        empty.update((0..BUCKETS).collect(), |_| Digest::default());
+        assert_eq!(empty.root(), Tree::new().root());
         let mut whole = Tree::new();
         whole.update((0..BUCKETS).collect(), value);
         let mut stepwise = Tree::new();

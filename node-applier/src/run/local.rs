@@ -1,5 +1,6 @@
 //! The part of the applier's life that needs no source: the kernel, the disk, and what the world is told.
 
+use std::net::IpAddr;
 use std::time::SystemTime;
 
 use rulecast_bundle::{Head, Way};
@@ -27,12 +28,27 @@ pub struct Local<B> {
     failures: u32,
     next_repair: Instant,
     edges: Edges,
+    /// Tells the node's addresses; none when that cannot be known right now.
+    addresses: Box<dyn Fn() -> Option<Vec<IpAddr>>>,
 }
 
 impl<B: Backend> Local<B> {
     /// Puts the parts together.
     pub fn new(applier: Applier<B>, shared: Shared) -> Self {
-        Self { applier, shared, failures: 0, next_repair: Instant::now(), edges: Edges::default() }
+        Self {
+            applier,
+            shared,
+            failures: 0,
+            next_repair: Instant::now(),
+            edges: Edges::default(),
+            addresses: Box::new(addresses::of_this_node),
+        }
+    }
+
+    /// With other addresses than this machine's.
+    #[must_use]
+    pub fn with_addresses(self, addresses: impl Fn() -> Option<Vec<IpAddr>> + 'static) -> Self {
+        Self { addresses: Box::new(addresses), ..self }
     }
 
     /// With what it does beside rules.
@@ -144,7 +160,7 @@ impl<B: Backend> Local<B> {
     }
 
     pub(super) fn watch_addresses(&mut self) {
-        let Some(addrs) = addresses::of_this_node() else { return };
+        let Some(addrs) = (self.addresses)() else { return };
         if addrs == self.applier.node_addrs() {
             return;
         }

@@ -1,0 +1,184 @@
+//! One history: trouble, then none, and then everything has to come right.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rulecast_connect::between;
+use rulecast_controller::world::World;
+use tokio::runtime::Builder;
+use tokio::task::{LocalSet, spawn_local};
+use tokio::time::{Instant, sleep, sleep_until};
+
+use crate::api_server::ApiServer;
+use crate::cluster::{self, Cluster, POOLS};
+use crate::controllers::{self, Election};
+use crate::faults::{self, Client, Faults, LONGEST_FLIGHT};
+use crate::invariants::{Ledger, position};
+use crate::machine::Machine;
+use crate::trace::{Invariant, Trace, Violation};
+use crate::{KEEP_CHUNKS, Universe, node};
+
+/// How many controllers there are, and nodes.
+const CONTROLLERS: usize = 2;
+const NODES: usize = 3;
+
+/// After the faults end, everything is in step within this time. The longest way there: a request in flight is given up
+/// (15 s) and its publication tried again (30 s) and paced (2 s); then a node's watch comes back (30 s), what it cannot
+/// read is given up ([`crate::PATIENCE`]) and tried again (10 s), and so is a kernel's repair (10 s).
+pub const CONVERGED_WITHIN: Duration = Duration::from_secs(120);
+/// Then nothing happens for as long as it takes to see that unnamed chunks go.
+const QUIET: Duration = Duration::from_secs(3 * KEEP_CHUNKS.as_secs());
+
+/// What became of a history.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Story {
+    /// Of everything that happened, with its time: two runs of one seed have the same.
+    pub hash: u64,
+    /// How many things happened.
+    pub events: u64,
+    /// One line each, if they were asked for.
+    pub lines: Vec<String>,
+    /// The first promise that was not kept.
+    pub violation: Option<Violation>,
+}
+
+/// Runs the history of a seed on this thread.
+#[must_use]
+pub fn run(seed: u64, keep_lines: bool) -> Story {
+    fastrand::seed(seed);
+    let runtime = Builder::new_current_thread().enable_time().start_paused(true).build();
+    let runtime = runtime.expect("a runtime without I/O needs nothing of the system");
+    let told = LocalSet::new().block_on(&runtime, async {
+        let trace = Arc::new(Trace::new(keep_lines));
+        tell(&trace).await;
+        trace.told()
+    });
+    let crate::trace::Told { hash, events, lines, violation } = told;
+    Story { hash, events, lines, violation }
+}
+
+async fn tell(trace: &Arc<Trace>) {
+    let members = members();
+    let of_pool = |pool: &str| {
+        let nodes = members.iter().filter(|(_, p)| p == pool).map(|(node, _)| node.clone()).collect();
+        (pool.to_owned(), nodes)
+    };
+    let ledger = Ledger::new(POOLS.map(of_pool));
+    let api = ApiServer::new(ledger, Arc::clone(trace));
+    let universe = Arc::new(Universe::new(Arc::clone(trace), api, Cluster::new(&members)));
+    let machines: Vec<Machine> =
+        members.iter().map(|(node, pool)| Machine::new(&universe, node, pool)).collect();
+    let (election, leaderships) = Election::new(CONTROLLERS);
+    for (number, leads) in leaderships.into_iter().enumerate() {
+        spawn_local(controllers::run(Arc::clone(&universe), number, leads));
+    }
+    for (number, ((node, pool), machine)) in members.iter().zip(&machines).enumerate() {
+        spawn_local(node::run(Arc::clone(&universe), number, node.clone(), pool.clone(), machine.clone()));
+    }
+    tokio::select! {
+        biased;
+        () = trace.violated() => {}
+        () = async {
+            trouble(&universe, &election).await;
+            let compiled = universe.cluster().compiled();
+            Check { universe: &universe, compiled, members: &members, machines: &machines }.converges().await;
+        } => {}
+    }
+}
+
+/// Node names, each with its pool.
+fn members() -> Vec<(String, String)> {
+    (0..NODES).map(|n| (format!("node-{n}"), POOLS[n.min(1)].to_owned())).collect()
+}
+
+async fn trouble(universe: &Universe, election: &Election) {
+    let clients: Vec<Client> =
+        (0..CONTROLLERS).map(Client::Controller).chain((0..NODES).map(Client::Node)).collect();
+    tokio::select! {
+        biased;
+        () = sleep(between(Duration::from_secs(20), Duration::from_secs(80))) => {}
+        () = faults::weather(universe, &clients) => {}
+        () = cluster::change(universe) => {}
+        () = election.run(universe) => {}
+        () = faults::people(universe) => {}
+    }
+    Faults::end(&universe.faults);
+    universe.trace.note(format_args!("the faults end"));
+    let sound = |pool: &str| universe.api().ledger.is_sound(pool);
+    universe.cluster().settle(sound);
+    universe.wake();
+    election.end(universe);
+}
+
+/// What is looked at when there are no faults.
+struct Check<'a> {
+    universe: &'a Universe,
+    /// From the objects as they are now.
+    compiled: World,
+    members: &'a [(String, String)],
+    machines: &'a [Machine],
+}
+
+impl Check<'_> {
+    async fn converges(&self) {
+        let deadline = Instant::now() + CONVERGED_WITHIN;
+        // What was sent before may still arrive.
+        sleep(LONGEST_FLIGHT).await;
+        while let Err(problem) = self.in_step() {
+            if Instant::now() >= deadline {
+                return self.universe.trace.violate(Invariant::Converges, problem);
+            }
+            sleep(Duration::from_secs(1)).await;
+        }
+        self.universe.trace.note(format_args!("everything is in step"));
+        let before = self.published_and_written();
+        sleep_until(Instant::now() + QUIET).await;
+        if let Err(problem) = self.in_step() {
+            self.universe.trace.violate(Invariant::Converges, format!("it did not stay so: {problem}"));
+        }
+        let after = self.published_and_written();
+        if before != after {
+            let problem = format!("something went on: {before:?} became {after:?}");
+            self.universe.trace.violate(Invariant::Converges, problem);
+        }
+        let unnamed = self.universe.api().unnamed();
+        if let Some(id) = unnamed.first() {
+            let problem = format!("chunk {id} and {} more are still there", unnamed.len() - 1);
+            self.universe.trace.violate(Invariant::Collected, problem);
+        }
+    }
+
+    /// What would change if anything did: each pool's head, each node's transactions.
+    fn published_and_written(&self) -> (Vec<Option<u64>>, Vec<u64>) {
+        let api = self.universe.api();
+        let heads = POOLS.iter().map(|pool| api.head(pool).map(|(_, version)| version));
+        (heads.collect(), self.machines.iter().map(Machine::commits).collect())
+    }
+
+    /// Whether heads are what a fresh compile gives, and nodes run them.
+    fn in_step(&self) -> Result<(), String> {
+        let api = self.universe.api();
+        for (name, bundle) in self.compiled.compiler().pools() {
+            let (head, root) = api.ledger.head(name).ok_or_else(|| format!("{name} was never published"))?;
+            if !api.ledger.is_sound(name) {
+                return Err(format!("what somebody did to {name} is not repaired"));
+            }
+            if root != bundle.bundle().root() || head.mode != bundle.options().mode {
+                return Err(format!("head {:?} of {name} is not what the objects say", position(head)));
+            }
+        }
+        drop(api);
+        for ((node, pool), machine) in self.members.iter().zip(self.machines) {
+            machine.look();
+            let api = self.universe.api();
+            let Some((head, _)) = api.ledger.head(pool) else { continue };
+            let position = position(head);
+            let (told, in_step) = machine.told();
+            let rules = api.ledger.rules(pool, node, position);
+            if told != Some(position) || !in_step || rules != Some(machine.rules()) {
+                return Err(format!("{node} runs {told:?} (in step: {in_step}), published is {position:?}"));
+            }
+        }
+        Ok(())
+    }
+}
