@@ -124,7 +124,8 @@ impl Ledger {
         }
     }
 
-    /// Chunks that neither a head leads to nor the next one may: a checkpoint of the version in force waits for it.
+    /// Chunks that neither a head leads to nor the next one may: a merged delta to the version in force waits for it, and a
+    /// checkpoint that was written since the one in use.
     pub(crate) fn unnamed(&self, chunks: &Chunks) -> Vec<ChunkId> {
         let mut named: BTreeSet<ChunkId> = BTreeSet::new();
         for pool in self.pools.values() {
@@ -134,9 +135,16 @@ impl Ledger {
             );
         }
         for (id, chunk) in chunks {
+            let head = self.pools.get(&chunk.pool).and_then(|pool| pool.head.as_ref());
+            let Some(head) = head else { continue };
+            if Delta::decode(&chunk.bytes).is_ok_and(|delta| delta.to == head.sequence) {
+                named.insert(*id);
+            }
             let Ok(index) = Index::decode(&chunk.bytes) else { continue };
-            let heads = self.pools.values().filter_map(|pool| pool.head.as_ref());
-            if heads.into_iter().any(|head| head.sequence == index.sequence) {
+            let in_use = head.checkpoint.parse().ok().and_then(|id: ChunkId| chunks.get(&id));
+            let in_use = in_use.and_then(|chunk| Index::decode(&chunk.bytes).ok());
+            let newer = in_use.is_none_or(|in_use| index.sequence > in_use.sequence);
+            if newer && index.sequence <= head.sequence {
                 named.insert(*id);
                 named.extend(index.chunks);
             }

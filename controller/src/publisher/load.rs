@@ -113,12 +113,12 @@ async fn follow<S: Sink>(
     let bytes = read.iter().filter(|(id, _)| of_checkpoint(id)).map(|(_, bytes)| bytes.len()).sum();
     // The deltas were read newest first.
     let mut tail = Vec::new();
-    for (id, bytes) in read.iter().rev().filter(|(id, _)| !of_checkpoint(id)) {
-        tail.push(DeltaRef { id: *id, to: Delta::decode(bytes)?.to, bytes: bytes.len() });
+    for (_, bytes) in read.iter().rev().filter(|(id, _)| !of_checkpoint(id)) {
+        tail.push(DeltaRef::of(bytes, Delta::decode(bytes)?.to));
     }
     let unsaved = inline.filter(|_| head.sequence > index.sequence);
     // Its chunk may have been written or not; writing it again does no harm.
-    tail.extend(unsaved.iter().map(|d| DeltaRef { id: ChunkId::of(d), to: head.sequence, bytes: d.len() }));
+    tail.extend(unsaved.iter().map(|delta| DeltaRef::of(delta, head.sequence)));
     let checkpoint = CheckpointRef {
         sequence: index.sequence,
         index: *index_id,
@@ -127,7 +127,11 @@ async fn follow<S: Sink>(
         bytes,
     };
     let services = count_services(replica.bundle());
-    Ok((Published { head, version, checkpoint, tail, unsaved, next: None, services }, replica, recent))
+    Ok((
+        Published { head, version, checkpoint, tail, merged: None, unsaved, next: None, services },
+        replica,
+        recent,
+    ))
 }
 
 fn count_services(bundle: &Bundle) -> usize {

@@ -1,7 +1,7 @@
 //! What a publication consists of, decided without I/O.
 
 use rulecast_bundle::frame::Change;
-use rulecast_bundle::{ChunkId, Delta, FORMAT, Head};
+use rulecast_bundle::{Delta, FORMAT, Head};
 use rulecast_compiler::PoolBundle;
 
 use super::checkpoint::Rotation;
@@ -50,7 +50,6 @@ pub(super) enum On<'a> {
 
 /// A delta as it goes out.
 pub(super) struct EncodedDelta {
-    pub(super) id: ChunkId,
     pub(super) bytes: Vec<u8>,
     pub(super) changes: Vec<Change>,
 }
@@ -137,7 +136,7 @@ impl Plan {
     /// Makes it a delta, unless that would be too large.
     fn follow(&mut self, published: &Published, changes: Vec<Change>, recent: &Recent) -> bool {
         let from = published.head.sequence;
-        let delta = Delta { from, to: from + 1, previous: published.tail.last().map(|d| d.id), changes };
+        let delta = Delta { from, to: from + 1, previous: published.last_delta(), changes };
         let bytes = delta.encode();
         let decodable = delta.changes.len() <= SURELY_DECODABLE || Delta::decode(&bytes).is_ok();
         if bytes.len() > self.limits.inline || !decodable {
@@ -152,7 +151,7 @@ impl Plan {
             let changes = recent.merged(since, &delta.changes);
             self.merged = Some(Delta { from: since, to: delta.to, previous: None, changes });
         }
-        self.delta = Some(EncodedDelta { id: ChunkId::of(&bytes), bytes, changes: delta.changes });
+        self.delta = Some(EncodedDelta { bytes, changes: delta.changes });
         true
     }
 

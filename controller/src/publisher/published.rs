@@ -32,6 +32,12 @@ pub(super) struct DeltaRef {
     pub(super) bytes: usize,
 }
 
+impl DeltaRef {
+    pub(super) fn of(bytes: &[u8], to: u64) -> Self {
+        Self { id: ChunkId::of(bytes), to, bytes: bytes.len() }
+    }
+}
+
 /// A published version, and all that the next one is built on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Published {
@@ -42,7 +48,9 @@ pub struct Published {
     pub(super) checkpoint: CheckpointRef,
     /// The deltas by which a reader gets from the checkpoint to here, oldest first: perhaps a merged one, then single ones.
     pub(super) tail: Vec<DeltaRef>,
-    /// The last one of `tail`, while it is not known to be written. The next head will name it.
+    /// All of `tail` in one, for the next head: this one leads through `tail`.
+    pub(super) merged: Option<DeltaRef>,
+    /// What the next head's delta follows ([`Published::last_delta`]), while it is not known to be written.
     pub(super) unsaved: Option<Vec<u8>>,
     /// A later checkpoint that is written already: the next head will name it.
     pub(super) next: Option<CheckpointRef>,
@@ -74,10 +82,12 @@ impl Published {
         self.services
     }
 
-    /// Every chunk that the head leads to.
+    /// Every chunk that the head leads to, and what the next one will lead to of what is written.
     pub fn names(&self) -> impl Iterator<Item = ChunkId> + '_ {
         let checkpoints = std::iter::once(&self.checkpoint).chain(&self.next);
-        checkpoints.flat_map(CheckpointRef::names).chain(self.tail.iter().map(|delta| delta.id))
+        // This head's own delta is within it.
+        let before = self.tail.iter().filter(|delta| delta.to < self.head.sequence).map(|delta| delta.id);
+        checkpoints.flat_map(CheckpointRef::names).chain(before).chain(self.last_delta())
     }
 
     /// The checkpoint that the next head names.
@@ -85,11 +95,17 @@ impl Published {
         self.next.as_ref().unwrap_or(&self.checkpoint)
     }
 
-    /// The deltas from there on.
+    /// The deltas from there on, for the next head.
     pub(super) fn newest_tail(&self) -> &[DeltaRef] {
         let from = self.newest_checkpoint().sequence;
-        let covered = self.tail.iter().take_while(|delta| delta.to <= from).count();
-        &self.tail[covered..]
+        let tail = self.merged.as_ref().map_or(self.tail.as_slice(), std::slice::from_ref);
+        let covered = tail.iter().take_while(|delta| delta.to <= from).count();
+        &tail[covered..]
+    }
+
+    /// What the next head's delta follows.
+    pub(super) fn last_delta(&self) -> Option<ChunkId> {
+        self.merged.as_ref().or(self.tail.last()).map(|delta| delta.id)
     }
 
     /// The head's version.
@@ -99,7 +115,7 @@ impl Published {
 
     /// What a garbage collector must know.
     pub(crate) fn known(&self) -> Known {
-        let unsaved = self.tail.last().map(|delta| delta.id).filter(|_| self.unsaved.is_some());
+        let unsaved = self.last_delta().filter(|_| self.unsaved.is_some());
         Known { version: self.version.clone(), chunks: self.names().collect(), unsaved }
     }
 

@@ -61,16 +61,10 @@ impl Plan {
         let merged = encode(merged, self.limits.merged).await;
         let (mut published, outcome) =
             self.published(version, checkpoint.as_ref().map(|whole| &whole.checkpoint), delta.as_ref());
-        let kept = match merged {
-            Some((to, bytes)) => {
-                let kept = DeltaRef { id: ChunkId::of(&bytes), to, bytes: bytes.len() };
-                published.tail = vec![kept];
-                Some(bytes)
-            }
-            None => delta.as_ref().map(|delta| delta.bytes.clone()),
-        };
-        if let (Some(bytes), Some(last)) = (kept, published.tail.last()) {
-            let saved = sink.write_chunk(&pool, ChunkKind::Delta, last.id, &bytes).await;
+        published.merged = merged.as_ref().map(|(to, bytes)| DeltaRef::of(bytes, *to));
+        let kept = merged.map(|(_, bytes)| bytes).or_else(|| delta.as_ref().map(|delta| delta.bytes.clone()));
+        if let (Some(bytes), Some(id)) = (kept, published.last_delta()) {
+            let saved = sink.write_chunk(&pool, ChunkKind::Delta, id, &bytes).await;
             published.unsaved = saved.is_err().then_some(bytes);
         }
         let changes = delta.map(|delta| delta.changes);
@@ -97,8 +91,10 @@ impl Plan {
             (None, Some(before)) => (before.newest_checkpoint().clone(), before.newest_tail().to_vec()),
             (None, None) => unreachable!("without anything before there is a new checkpoint"),
         };
-        tail.extend(delta.map(|d| DeltaRef { id: d.id, to: head.sequence, bytes: d.bytes.len() }));
-        (Published { head, version, checkpoint, tail, unsaved: None, next: None, services }, outcome)
+        tail.extend(delta.map(|delta| DeltaRef::of(&delta.bytes, head.sequence)));
+        let published =
+            Published { head, version, checkpoint, tail, merged: None, unsaved: None, next: None, services };
+        (published, outcome)
     }
 }
 

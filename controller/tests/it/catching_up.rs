@@ -32,6 +32,10 @@ async fn however_far_behind_a_node_reads_a_handful_of_chunks() {
         let read = follower.follow(&sink).await;
         assert!(read <= 2 + Limits::default().single, "round {round}: {read}");
         behind.push(follower);
+        let names: Vec<_> = publisher.published().unwrap().names().collect();
+        for id in Follower::reads(&sink).await {
+            assert!(names.contains(&id), "round {round}: {id} would be deleted");
+        }
     }
     for mut follower in behind {
         let read = follower.follow(&sink).await;

@@ -1,6 +1,6 @@
 //! What the tests share: objects in short form, and a follower as nodes are.
 
-use rulecast_bundle::{CatchUp, Digest, Head, Replica};
+use rulecast_bundle::{CatchUp, ChunkId, Digest, Head, Replica};
 use rulecast_compiler::model::{Endpoint, Service, ServicePort, Slice, SlicePort};
 use rulecast_controller::objects::{Content, Kind, Object, ObjectId, PoolConfig};
 use rulecast_controller::sink::{Sink, SinkError};
@@ -68,6 +68,18 @@ pub(crate) struct Follower(Replica);
 impl Follower {
     pub(crate) fn new() -> Self {
         Self(Replica::new(POOL, rulecast_bundle::Mode::Nftables))
+    }
+
+    /// The chunks that a new node reads.
+    pub(crate) async fn reads<S: Sink>(sink: &S) -> Vec<ChunkId> {
+        let (head, _) = sink.read_head(POOL).await.unwrap().expect("a head");
+        let mut catch_up = CatchUp::new(&head, None).unwrap();
+        let mut reads = Vec::new();
+        while let Some(id) = catch_up.need() {
+            catch_up.supply(sink.read_chunk(POOL, id).await.unwrap()).unwrap();
+            reads.push(id);
+        }
+        reads
     }
 
     /// Takes what is published. Counts the chunks it had to read.

@@ -244,15 +244,17 @@ async fn old_chunks_go_when_nobody_can_be_reading_them() {
     let many = rig.sink.chunk_ids(POOL).len();
     sleep(Duration::from_mins(9)).await;
     assert_eq!(rig.sink.chunk_ids(POOL).len(), many, "not before the time");
-    sleep(Duration::from_mins(3)).await;
+    sleep(Duration::from_mins(5)).await;
     let few = rig.sink.chunk_ids(POOL).len();
-    assert!(few < many && few <= 7, "{few} of {many}");
+    assert!(few < many, "{few} of {many}");
     let mut follower = Follower::new();
     follower.follow(&*rig.sink).await;
     let published = rig.stop().await.pools[POOL].clone();
     assert_eq!(follower.sequence(), published.head.sequence);
     let there = rig.sink.chunk_ids(POOL);
-    assert!(published.names().filter(|id| there.contains(id)).count() + 1 >= published.names().count());
+    assert!(published.names().all(|id| there.contains(&id)));
+    // Beside those: the deltas that the one merged last made superfluous, and they still have some time.
+    assert!(there.len() <= published.names().count() + 1, "{} are there", there.len());
 }
 
 #[tokio::test(start_paused = true)]
