@@ -31,6 +31,8 @@ pub(crate) struct Cluster {
     nodes: Vec<String>,
     /// Those that nobody can read now.
     bad: Vec<ObjectId>,
+    /// Pools change their mode.
+    modes: bool,
 }
 
 impl Cluster {
@@ -38,7 +40,13 @@ impl Cluster {
     pub(crate) fn new(members: &[(String, String)]) -> Self {
         let mut nodes: Vec<String> = members.iter().map(|(node, _)| node.clone()).collect();
         nodes.extend((0..OTHER_NODES).map(|n| format!("other-{n}")));
-        let mut this = Self { objects: BTreeMap::new(), log: Default::default(), nodes, bad: Vec::new() };
+        let mut this = Self {
+            objects: BTreeMap::new(),
+            log: Default::default(),
+            nodes,
+            bad: Vec::new(),
+            modes: fastrand::u32(..4) == 0,
+        };
         POOLS.iter().for_each(|pool| this.set_pool(pool));
         for node in this.nodes.clone() {
             this.set_node(&node);
@@ -84,10 +92,9 @@ impl Cluster {
     }
 
     fn set_pool(&mut self, name: &str) {
-        let rare = || fastrand::u32(..10) == 0;
         let options = Options {
             masquerade_all: fastrand::bool(),
-            mode: if rare() { Mode::Ipvs } else { Mode::Nftables },
+            mode: if self.modes && fastrand::u32(..8) == 0 { Mode::Ipvs } else { Mode::Nftables },
             ..Options::default()
         };
         let node_selector = match name {
@@ -238,7 +245,7 @@ impl Cluster {
     }
 
     /// Leaves nothing behind that controllers could not see to: what cannot be read, pools in a mode that no node runs,
-    /// and pools that are gone while what was published for them is not sound.
+    /// and pools that are gone while what was published for them is not sound, or may not be.
     pub(crate) fn settle(&mut self, is_sound: impl Fn(&str) -> bool) {
         for id in std::mem::take(&mut self.bad) {
             match self.objects.get(&id).cloned() {
@@ -248,7 +255,7 @@ impl Cluster {
         }
         for pool in POOLS {
             let id = ObjectId::new(Kind::RulePool, pool);
-            if !is_sound(pool) {
+            if self.modes || !is_sound(pool) {
                 self.set_pool(pool);
             }
             let Some(mut object) = self.objects.get(&id).cloned() else { continue };

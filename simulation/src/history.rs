@@ -159,12 +159,14 @@ impl Check<'_> {
     fn in_step(&self) -> Result<(), String> {
         let api = self.universe.api();
         for (name, bundle) in self.compiled.compiler().pools() {
-            let (head, root) = api.ledger.head(name).ok_or_else(|| format!("{name} was never published"))?;
+            let (head, published) =
+                api.ledger.head(name).ok_or_else(|| format!("{name} was never published"))?;
             if !api.ledger.is_sound(name) {
                 return Err(format!("what somebody did to {name} is not repaired"));
             }
-            if root != bundle.bundle().root() || head.mode != bundle.options().mode {
-                return Err(format!("head {:?} of {name} is not what the objects say", position(head)));
+            if published.root() != bundle.bundle().root() || head.mode != bundle.options().mode {
+                let (position, first) = (position(head), published.diff(bundle.bundle()).into_iter().next());
+                return Err(format!("head {position:?} of {name} is not what the objects say: {first:?}"));
             }
         }
         drop(api);

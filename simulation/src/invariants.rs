@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use rulecast_bundle::{CatchUp, Checkpoint, ChunkId, Delta, Digest, Head, Index, Mode, Replica};
+use rulecast_bundle::{Bundle, CatchUp, Checkpoint, ChunkId, Delta, Head, Index, Mode, Replica};
 use tokio::time::Instant;
 
 use crate::KEEP_CHUNKS;
@@ -72,12 +72,19 @@ impl Ledger {
         self.pools.get_mut(pool).expect("a known pool").excused = true;
     }
 
-    /// Somebody changed what was published.
+    /// Somebody changed a pool's head.
     pub(crate) fn tampered(&mut self, pool: &str) {
         let pool = self.pools.get_mut(pool).expect("a known pool");
-        (pool.tampered, pool.excused) = (true, true);
         let now = Instant::now();
-        self.let_go.extend(std::mem::take(&mut pool.names).into_iter().map(|id| (id, now)));
+        self.let_go.extend(pool.damage().into_iter().map(|id| (id, now)));
+    }
+
+    /// Somebody deleted a chunk, which may be of several pools.
+    pub(crate) fn removed(&mut self, id: ChunkId) {
+        let pools = self.pools.values_mut().filter(|pool| pool.names.contains(&id));
+        let damaged: BTreeSet<ChunkId> = pools.flat_map(Pool::damage).collect();
+        let now = Instant::now();
+        self.let_go.extend(damaged.into_iter().map(|id| (id, now)));
     }
 
     /// What a pool's head leads to.
@@ -152,10 +159,10 @@ impl Ledger {
         !self.pools[pool].tampered && self.pools[pool].mode == Mode::Nftables
     }
 
-    /// The head in force, with its content's digest.
-    pub(crate) fn head(&self, pool: &str) -> Option<(&Head, Digest)> {
+    /// The head in force, with its content.
+    pub(crate) fn head(&self, pool: &str) -> Option<(&Head, &Bundle)> {
         let pool = &self.pools[pool];
-        pool.head.as_ref().map(|head| (head, pool.reader.bundle().root()))
+        pool.head.as_ref().map(|head| (head, pool.reader.bundle()))
     }
 
     /// The digest that was published with a version.
@@ -177,6 +184,12 @@ impl Ledger {
 type Problem = (Invariant, String);
 
 impl Pool {
+    /// Nothing can be said of what its head leads to, until it is repaired. Returns what it led to.
+    fn damage(&mut self) -> BTreeSet<ChunkId> {
+        (self.tampered, self.excused) = (true, true);
+        std::mem::take(&mut self.names)
+    }
+
     fn take(&mut self, name: &str, head: &Head, chunks: &Chunks) -> Result<(), Problem> {
         let wrong = |problem: String| (Invariant::HeadLeads, problem);
         if let Some(before) = &self.head
