@@ -76,8 +76,8 @@ impl Cluster {
 
     fn set(&mut self, kind: Kind, name: impl Into<String>, content: Content) {
         let object = Object { id: ObjectId::new(kind, name), content, warnings: Vec::new() };
-        self.bad.retain(|id| *id != object.id);
-        if self.objects.get(&object.id) != Some(&object) {
+        let was_bad = self.bad.extract_if(.., |id| *id == object.id).count() > 0;
+        if was_bad || self.objects.get(&object.id) != Some(&object) {
             self.objects.insert(object.id.clone(), object.clone());
             self.say(Event::Set(object));
         }
@@ -210,8 +210,8 @@ impl Cluster {
                 self.remove(Kind::Service, service_name(n));
                 format!("Service {n} goes")
             }
-            13 if n > 0 => {
-                let id = ObjectId::new(Kind::Service, service_name(n));
+            13 if n > 0 && self.objects.contains_key(&service_id(n)) => {
+                let id = service_id(n);
                 self.bad.push(id.clone());
                 self.say(Event::Bad(id, "a simulated problem".to_owned()));
                 format!("Service {n} cannot be read")
@@ -248,10 +248,8 @@ impl Cluster {
     /// and pools that are gone while what was published for them is not sound, or may not be.
     pub(crate) fn settle(&mut self, is_sound: impl Fn(&str) -> bool) {
         for id in std::mem::take(&mut self.bad) {
-            match self.objects.get(&id).cloned() {
-                Some(object) => self.say(Event::Set(object)),
-                None => self.say(Event::Gone(id)),
-            }
+            let object = self.objects[&id].clone();
+            self.say(Event::Set(object));
         }
         for pool in POOLS {
             let id = ObjectId::new(Kind::RulePool, pool);
@@ -288,6 +286,10 @@ pub(crate) async fn change(universe: &Universe) {
         }
         universe.wake();
     }
+}
+
+fn service_id(n: usize) -> ObjectId {
+    ObjectId::new(Kind::Service, service_name(n))
 }
 
 fn service_name(n: usize) -> String {
