@@ -152,6 +152,11 @@ impl ApiServer {
         }
     }
 
+    /// Whether a pool's head is what its controllers published, and leads to its content.
+    pub(crate) fn is_sound(&self, pool: &str) -> bool {
+        self.ledger.is_sound(pool, self.head(pool).map(|(head, _)| head).as_ref(), &self.chunks)
+    }
+
     /// Chunks that nothing leads to.
     pub(crate) fn unnamed(&self) -> Vec<ChunkId> {
         self.ledger.unnamed(&self.chunks)

@@ -27,7 +27,7 @@ const FAREWELL: Duration = Duration::from_secs(25);
 /// Runs a replica, for good.
 pub(crate) async fn run(universe: Arc<Universe>, number: usize, leads: watch::Receiver<bool>) {
     let client = Client::Controller(number);
-    let limits = Limits { deltas: fastrand::usize(2..8), ..Limits::default() };
+    let limits = Limits { deltas: fastrand::usize(2..12), ..Limits::default() };
     loop {
         universe.trace.note(format_args!("{client}: starts"));
         let options = RunOptions { limits, keep_chunks: KEEP_CHUNKS, ..RunOptions::default() };

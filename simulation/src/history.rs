@@ -96,7 +96,7 @@ async fn trouble(universe: &Universe, election: &Election) {
         (0..CONTROLLERS).map(Client::Controller).chain((0..NODES).map(Client::Node)).collect();
     tokio::select! {
         biased;
-        () = sleep(between(Duration::from_secs(20), Duration::from_secs(80))) => {}
+        () = sleep(between(Duration::from_secs(20), Duration::from_secs(60))) => {}
         () = faults::weather(universe, &clients) => {}
         () = cluster::change(universe) => {}
         () = election.run(universe) => {}
@@ -104,7 +104,7 @@ async fn trouble(universe: &Universe, election: &Election) {
     }
     Faults::end(&universe.faults);
     universe.trace.note(format_args!("the faults end"));
-    let sound = |pool: &str| universe.api().ledger.is_sound(pool);
+    let sound = |pool: &str| universe.api().is_sound(pool);
     universe.cluster().settle(sound);
     universe.wake();
     election.end(universe);
@@ -161,7 +161,7 @@ impl Check<'_> {
         for (name, bundle) in self.compiled.compiler().pools() {
             let (head, published) =
                 api.ledger.head(name).ok_or_else(|| format!("{name} was never published"))?;
-            if !api.ledger.is_sound(name) {
+            if !api.is_sound(name) {
                 return Err(format!("what somebody did to {name} is not repaired"));
             }
             if published.root() != bundle.bundle().root() || head.mode != bundle.options().mode {

@@ -81,10 +81,15 @@ impl Ledger {
 
     /// Somebody deleted a chunk, which may be of several pools.
     pub(crate) fn removed(&mut self, id: ChunkId) {
-        let pools = self.pools.values_mut().filter(|pool| pool.names.contains(&id));
-        let damaged: BTreeSet<ChunkId> = pools.flat_map(Pool::damage).collect();
         let now = Instant::now();
-        self.let_go.extend(damaged.into_iter().map(|id| (id, now)));
+        for pool in self.pools.values_mut() {
+            if pool.names.contains(&id) {
+                self.let_go.extend(pool.damage().into_iter().map(|id| (id, now)));
+            } else if pool.inline() == Some(id) {
+                // The head does not need it, and the next one may before somebody notices.
+                (pool.tampered, pool.excused) = (true, true);
+            }
+        }
     }
 
     /// What a pool's head leads to.
@@ -154,9 +159,11 @@ impl Ledger {
         unnamed.map(|(id, _)| *id).collect()
     }
 
-    /// Whether a pool's head is what was published, and nodes can run it.
-    pub(crate) fn is_sound(&self, pool: &str) -> bool {
-        !self.pools[pool].tampered && self.pools[pool].mode == Mode::Nftables
+    /// Whether this head is what was published and leads to its content, and nodes can run it.
+    pub(crate) fn is_sound(&self, pool: &str, head: Option<&Head>, chunks: &Chunks) -> bool {
+        let pool = &self.pools[pool];
+        let leads = |head| names(head, chunks).is_ok();
+        head == pool.head.as_ref() && pool.mode == Mode::Nftables && head.is_none_or(leads)
     }
 
     /// The head in force, with its content.
@@ -184,6 +191,11 @@ impl Ledger {
 type Problem = (Invariant, String);
 
 impl Pool {
+    /// The delta in its head, as a chunk.
+    fn inline(&self) -> Option<ChunkId> {
+        Some(ChunkId::of(&self.head.as_ref()?.delta_bytes().ok()??))
+    }
+
     /// Nothing can be said of what its head leads to, until it is repaired. Returns what it led to.
     fn damage(&mut self) -> BTreeSet<ChunkId> {
         (self.tampered, self.excused) = (true, true);
