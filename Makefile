@@ -1,6 +1,6 @@
 # The targets that the README names. `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help demo test upstream bench connect cluster build crds check fuzz clean-namespaces
+.PHONY: help demo test simulate upstream bench connect cluster build crds check fuzz clean-namespaces
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-18s %s\n", $$1, $$2}'
@@ -17,6 +17,9 @@ test: ## all tests; needs root, and fetches what it lacks
 	tests/prepare.sh
 	$(MAKE) check
 	cargo test --workspace --no-fail-fast
+
+simulate: ## random histories of the publication path with faults, on a virtual clock; HISTORIES=100000
+	cargo run --release -p rulecast-simulation -- run --histories $${HISTORIES:-100000} --first-seed $${FIRST_SEED:-0}
 
 check: ## formatting, lints, licences of dependencies
 	cargo fmt --all --check

@@ -1,8 +1,9 @@
 //! The last good bundle on disk, under damage.
 
 use std::fs;
+use std::io;
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
@@ -11,7 +12,7 @@ use rulecast_bundle::{
     Bundle, Change, Delta, FORMAT, GroupId, GroupKind, Head, Key, Member, Mode, Proto, Replica, Scope, Value,
     Way,
 };
-use rulecast_node::store::Store;
+use rulecast_node::store::{Disk, Folder, Store};
 
 fn member(n: u16) -> Change {
     let group =
@@ -101,6 +102,63 @@ proptest! {
         let roots = history(dir.path(), 3).unwrap();
         prop_assert_eq!(load(dir.path()).unwrap().bundle().root(), roots[3]);
     }
+}
+
+/// A folder that refuses one operation.
+struct Stubborn(Folder, &'static str);
+
+impl Stubborn {
+    fn refuses(&self, what: &str) -> io::Result<()> {
+        if self.1 == what { Err(io::Error::other("refused by the test")) } else { Ok(()) }
+    }
+}
+
+impl Disk for Stubborn {
+    fn path(&self, file: &str) -> PathBuf {
+        self.0.path(file)
+    }
+    fn read(&self, file: &str) -> io::Result<Option<Vec<u8>>> {
+        self.0.read(file)
+    }
+    fn append(&mut self, file: &str, bytes: &[u8]) -> io::Result<()> {
+        self.0.append(file, bytes)
+    }
+    fn replace(&mut self, file: &str, bytes: &[u8]) -> io::Result<()> {
+        self.refuses("replace").and_then(|()| self.0.replace(file, bytes))
+    }
+    fn truncate(&mut self, file: &str, size: u64) -> io::Result<()> {
+        self.refuses("truncate").and_then(|()| self.0.truncate(file, size))
+    }
+}
+
+#[test]
+fn what_was_kept_is_there_whatever_the_disk_refuses_later() {
+    for refuses in ["replace", "truncate"] {
+        let dir = tempfile::tempdir().unwrap();
+        let roots = history(dir.path(), 6).unwrap();
+        let open = || Store::on(Stubborn(Folder::open(&dir.path().join("p")).unwrap(), refuses));
+        let replica = open().load("p", Mode::Nftables).unwrap().expect(refuses);
+        open().keep(&replica, None).expect_err(refuses);
+        let replica = open().load("p", Mode::Nftables).unwrap().expect(refuses);
+        assert_eq!((replica.head().unwrap().sequence, replica.bundle().root()), (6, roots[6]), "{refuses}");
+    }
+}
+
+#[test]
+fn a_log_from_before_its_base_counts_for_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    history(dir.path(), 2).unwrap();
+    let log = fs::read(dir.path().join("p/log")).unwrap();
+    // Version 3 is as version 1 was, so the log's change fits it. It is kept whole, and the log was not emptied.
+    let mut replica = load(dir.path()).unwrap();
+    let mut head = Head { sequence: 3, ..replica.head().unwrap().clone() };
+    let mut target = Bundle::default();
+    let _ = target.apply(&[member(1)]).unwrap();
+    head.digest = head.expected_digest("p", target.root()).to_string();
+    let _step = replica.advance(head, Way::Anew(Box::new(target), Vec::new())).unwrap();
+    Store::open(dir.path(), "p").unwrap().keep(&replica, None).unwrap();
+    fs::write(dir.path().join("p/log"), log).unwrap();
+    assert_eq!(load(dir.path()).unwrap().head().unwrap().sequence, 3);
 }
 
 #[test]

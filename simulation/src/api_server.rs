@@ -79,27 +79,30 @@ impl ApiServer {
         self.heads.entry(pool.to_owned()).or_default().push(revision);
     }
 
-    /// What a person with rights and without a plan may do.
+    /// What a person with rights and without a plan may do. Heads are not deleted: how far one was, only chunks could tell
+    /// a controller that starts anew, and not its epoch.
     pub(crate) fn tamper(&mut self) {
         let pools = self.pools();
         let Some(pool) = pools.get(fastrand::usize(..pools.len().max(1))) else { return };
         let (mut head, _) = self.head(pool).expect("it is listed");
         let named: Vec<ChunkId> = self.ledger.names(pool).iter().copied().collect();
-        let what = fastrand::u32(..6);
+        let what = fastrand::u32(..5);
+        self.trace.note(format_args!("somebody tampers with {pool}: {what}"));
         match what {
             0 => head.epoch += 1,
             1 => head.sequence += 100,
             2 => head.digest = Digest::of(&[b"another"]).to_string(),
             3 => head.checkpoint = ChunkId::of(b"another").to_string(),
-            _ => {}
+            _ => {
+                if !named.is_empty() {
+                    let id = named[fastrand::usize(..named.len())];
+                    self.chunks.remove(&id);
+                    self.ledger.removed(id);
+                }
+                return;
+            }
         }
-        self.trace.note(format_args!("somebody tampers with {pool}: {what}"));
-        match what {
-            0..=3 => self.revise(pool, Some(head)),
-            4 => self.revise(pool, None),
-            _ if named.is_empty() => {}
-            _ => drop(self.chunks.remove(&named[fastrand::usize(..named.len())])),
-        }
+        self.revise(pool, Some(head));
         self.ledger.tampered(pool);
     }
 
@@ -147,6 +150,11 @@ impl ApiServer {
             self.trace.note(format_args!("chunk {id} is deleted"));
             self.ledger.deleted(&self.trace, id);
         }
+    }
+
+    /// Whether a pool's head is what its controllers published, and leads to its content.
+    pub(crate) fn is_sound(&self, pool: &str) -> bool {
+        self.ledger.is_sound(pool, self.head(pool).map(|(head, _)| head).as_ref(), &self.chunks)
     }
 
     /// Chunks that nothing leads to.

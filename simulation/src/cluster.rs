@@ -31,6 +31,8 @@ pub(crate) struct Cluster {
     nodes: Vec<String>,
     /// Those that nobody can read now.
     bad: Vec<ObjectId>,
+    /// Pools change their mode.
+    modes: bool,
 }
 
 impl Cluster {
@@ -38,8 +40,16 @@ impl Cluster {
     pub(crate) fn new(members: &[(String, String)]) -> Self {
         let mut nodes: Vec<String> = members.iter().map(|(node, _)| node.clone()).collect();
         nodes.extend((0..OTHER_NODES).map(|n| format!("other-{n}")));
-        let mut this = Self { objects: BTreeMap::new(), log: Default::default(), nodes, bad: Vec::new() };
-        POOLS.iter().for_each(|pool| this.set_pool(pool));
+        let mut this = Self {
+            objects: BTreeMap::new(),
+            log: Default::default(),
+            nodes,
+            bad: Vec::new(),
+            modes: fastrand::u32(..4) == 0,
+        };
+        for pool in POOLS {
+            this.set_pool(pool);
+        }
         for node in this.nodes.clone() {
             this.set_node(&node);
         }
@@ -68,8 +78,8 @@ impl Cluster {
 
     fn set(&mut self, kind: Kind, name: impl Into<String>, content: Content) {
         let object = Object { id: ObjectId::new(kind, name), content, warnings: Vec::new() };
-        self.bad.retain(|id| *id != object.id);
-        if self.objects.get(&object.id) != Some(&object) {
+        let was_bad = self.bad.extract_if(.., |id| *id == object.id).count() > 0;
+        if was_bad || self.objects.get(&object.id) != Some(&object) {
             self.objects.insert(object.id.clone(), object.clone());
             self.say(Event::Set(object));
         }
@@ -84,10 +94,9 @@ impl Cluster {
     }
 
     fn set_pool(&mut self, name: &str) {
-        let rare = || fastrand::u32(..10) == 0;
         let options = Options {
             masquerade_all: fastrand::bool(),
-            mode: if rare() { Mode::Ipvs } else { Mode::Nftables },
+            mode: if self.modes && fastrand::u32(..8) == 0 { Mode::Ipvs } else { Mode::Nftables },
             ..Options::default()
         };
         let node_selector = match name {
@@ -203,8 +212,8 @@ impl Cluster {
                 self.remove(Kind::Service, service_name(n));
                 format!("Service {n} goes")
             }
-            13 if n > 0 => {
-                let id = ObjectId::new(Kind::Service, service_name(n));
+            13 if n > 0 && self.objects.contains_key(&service_id(n)) => {
+                let id = service_id(n);
                 self.bad.push(id.clone());
                 self.say(Event::Bad(id, "a simulated problem".to_owned()));
                 format!("Service {n} cannot be read")
@@ -238,17 +247,15 @@ impl Cluster {
     }
 
     /// Leaves nothing behind that controllers could not see to: what cannot be read, pools in a mode that no node runs,
-    /// and pools that are gone while what was published for them is not sound.
+    /// and pools that are gone while what was published for them is not sound, or may not be.
     pub(crate) fn settle(&mut self, is_sound: impl Fn(&str) -> bool) {
         for id in std::mem::take(&mut self.bad) {
-            match self.objects.get(&id).cloned() {
-                Some(object) => self.say(Event::Set(object)),
-                None => self.say(Event::Gone(id)),
-            }
+            let object = self.objects[&id].clone();
+            self.say(Event::Set(object));
         }
         for pool in POOLS {
             let id = ObjectId::new(Kind::RulePool, pool);
-            if !is_sound(pool) {
+            if self.modes || !is_sound(pool) {
                 self.set_pool(pool);
             }
             let Some(mut object) = self.objects.get(&id).cloned() else { continue };
@@ -281,6 +288,10 @@ pub(crate) async fn change(universe: &Universe) {
         }
         universe.wake();
     }
+}
+
+fn service_id(n: usize) -> ObjectId {
+    ObjectId::new(Kind::Service, service_name(n))
 }
 
 fn service_name(n: usize) -> String {

@@ -48,7 +48,7 @@ pub(crate) enum Fault {
     Twice,
     /// A watch event comes seconds late.
     Delayed,
-    /// A person edits or deletes a head, or deletes a chunk.
+    /// A person edits a head, or deletes a chunk.
     Tampered,
     /// A disk refuses a write, perhaps in the middle of it.
     Disk,
@@ -181,7 +181,7 @@ impl Faults {
                 return;
             }
         }
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 
     fn change_weather(&self, clients: &[Client]) -> String {

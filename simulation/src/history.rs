@@ -96,7 +96,7 @@ async fn trouble(universe: &Universe, election: &Election) {
         (0..CONTROLLERS).map(Client::Controller).chain((0..NODES).map(Client::Node)).collect();
     tokio::select! {
         biased;
-        () = sleep(between(Duration::from_secs(20), Duration::from_secs(80))) => {}
+        () = sleep(between(Duration::from_secs(20), Duration::from_secs(60))) => {}
         () = faults::weather(universe, &clients) => {}
         () = cluster::change(universe) => {}
         () = election.run(universe) => {}
@@ -104,7 +104,7 @@ async fn trouble(universe: &Universe, election: &Election) {
     }
     Faults::end(&universe.faults);
     universe.trace.note(format_args!("the faults end"));
-    let sound = |pool: &str| universe.api().ledger.is_sound(pool);
+    let sound = |pool: &str| universe.api().is_sound(pool);
     universe.cluster().settle(sound);
     universe.wake();
     election.end(universe);
@@ -159,12 +159,14 @@ impl Check<'_> {
     fn in_step(&self) -> Result<(), String> {
         let api = self.universe.api();
         for (name, bundle) in self.compiled.compiler().pools() {
-            let (head, root) = api.ledger.head(name).ok_or_else(|| format!("{name} was never published"))?;
-            if !api.ledger.is_sound(name) {
+            let (head, published) =
+                api.ledger.head(name).ok_or_else(|| format!("{name} was never published"))?;
+            if !api.is_sound(name) {
                 return Err(format!("what somebody did to {name} is not repaired"));
             }
-            if root != bundle.bundle().root() || head.mode != bundle.options().mode {
-                return Err(format!("head {:?} of {name} is not what the objects say", position(head)));
+            if published.root() != bundle.bundle().root() || head.mode != bundle.options().mode {
+                let (position, first) = (position(head), published.diff(bundle.bundle()).into_iter().next());
+                return Err(format!("head {position:?} of {name} is not what the objects say: {first:?}"));
             }
         }
         drop(api);

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use rulecast_bundle::{CatchUp, Checkpoint, ChunkId, Delta, Digest, Head, Index, Mode, Replica};
+use rulecast_bundle::{Bundle, CatchUp, Checkpoint, ChunkId, Delta, Head, Index, Mode, Replica};
 use tokio::time::Instant;
 
 use crate::KEEP_CHUNKS;
@@ -72,12 +72,24 @@ impl Ledger {
         self.pools.get_mut(pool).expect("a known pool").excused = true;
     }
 
-    /// Somebody changed what was published.
+    /// Somebody changed a pool's head.
     pub(crate) fn tampered(&mut self, pool: &str) {
         let pool = self.pools.get_mut(pool).expect("a known pool");
-        (pool.tampered, pool.excused) = (true, true);
         let now = Instant::now();
-        self.let_go.extend(std::mem::take(&mut pool.names).into_iter().map(|id| (id, now)));
+        self.let_go.extend(pool.damage().into_iter().map(|id| (id, now)));
+    }
+
+    /// Somebody deleted a chunk, which may be of several pools.
+    pub(crate) fn removed(&mut self, id: ChunkId) {
+        let now = Instant::now();
+        for pool in self.pools.values_mut() {
+            if pool.names.contains(&id) {
+                self.let_go.extend(pool.damage().into_iter().map(|id| (id, now)));
+            } else if pool.inline() == Some(id) {
+                // The head does not need it, and the next one may before somebody notices.
+                (pool.tampered, pool.excused) = (true, true);
+            }
+        }
     }
 
     /// What a pool's head leads to.
@@ -134,9 +146,9 @@ impl Ledger {
                 pool.head.as_ref().and_then(|head| head.delta_bytes().ok()?).map(|d| ChunkId::of(&d)),
             );
         }
-        for (id, chunk) in chunks {
-            let head = self.pools.get(&chunk.pool).and_then(|pool| pool.head.as_ref());
-            let Some(head) = head else { continue };
+        // A chunk may be two pools' at a time, if they are alike.
+        let heads = || self.pools.values().filter_map(|pool| pool.head.as_ref());
+        for ((id, chunk), head) in chunks.iter().flat_map(|chunk| heads().map(move |head| (chunk, head))) {
             if Delta::decode(&chunk.bytes).is_ok_and(|delta| delta.to == head.sequence) {
                 named.insert(*id);
             }
@@ -155,15 +167,17 @@ impl Ledger {
         unnamed.map(|(id, _)| *id).collect()
     }
 
-    /// Whether a pool's head is what was published, and nodes can run it.
-    pub(crate) fn is_sound(&self, pool: &str) -> bool {
-        !self.pools[pool].tampered && self.pools[pool].mode == Mode::Nftables
+    /// Whether this head is what was published and leads to its content, and nodes can run it.
+    pub(crate) fn is_sound(&self, pool: &str, head: Option<&Head>, chunks: &Chunks) -> bool {
+        let pool = &self.pools[pool];
+        let leads = |head| names(head, chunks).is_ok();
+        head == pool.head.as_ref() && pool.mode == Mode::Nftables && head.is_none_or(leads)
     }
 
-    /// The head in force, with its content's digest.
-    pub(crate) fn head(&self, pool: &str) -> Option<(&Head, Digest)> {
+    /// The head in force, with its content.
+    pub(crate) fn head(&self, pool: &str) -> Option<(&Head, &Bundle)> {
         let pool = &self.pools[pool];
-        pool.head.as_ref().map(|head| (head, pool.reader.bundle().root()))
+        pool.head.as_ref().map(|head| (head, pool.reader.bundle()))
     }
 
     /// The digest that was published with a version.
@@ -185,6 +199,17 @@ impl Ledger {
 type Problem = (Invariant, String);
 
 impl Pool {
+    /// The delta in its head, as a chunk.
+    fn inline(&self) -> Option<ChunkId> {
+        Some(ChunkId::of(&self.head.as_ref()?.delta_bytes().ok()??))
+    }
+
+    /// Nothing can be said of what its head leads to, until it is repaired. Returns what it led to.
+    fn damage(&mut self) -> BTreeSet<ChunkId> {
+        (self.tampered, self.excused) = (true, true);
+        std::mem::take(&mut self.names)
+    }
+
     fn take(&mut self, name: &str, head: &Head, chunks: &Chunks) -> Result<(), Problem> {
         let wrong = |problem: String| (Invariant::HeadLeads, problem);
         if let Some(before) = &self.head

@@ -51,6 +51,8 @@ struct State {
     kept: Option<Position>,
     /// The kernel refused something since the process began.
     refused: bool,
+    /// Only a rebuild may come next, as [`Backend`] wants it.
+    must_rebuild: bool,
     /// Transactions so far.
     commits: u64,
 }
@@ -65,7 +67,7 @@ impl Machine {
     pub(crate) fn begin(&self, shared: &Shared) {
         let mut state = self.0.state.borrow_mut();
         state.shared = shared.clone();
-        (state.in_force, state.written, state.refused) = (None, None, false);
+        (state.in_force, state.written, state.refused, state.must_rebuild) = (None, None, false, true);
     }
 
     /// The process has tried to start from its disk.
@@ -174,9 +176,13 @@ impl Machine {
     fn commit(&self, what: &str, change: impl FnOnce(&mut Kernel)) -> Result<Applied, BackendError> {
         self.look();
         self.step("before the kernel's commit");
+        if what != REBUILD && self.0.state.borrow().must_rebuild {
+            self.violate(Invariant::Whole, format_args!("an {what} where only a rebuild leads on"));
+        }
         if self.hits(Fault::Kernel) {
             self.note(format_args!("the kernel refuses the {what}"));
-            self.0.state.borrow_mut().refused = true;
+            let mut state = self.0.state.borrow_mut();
+            (state.refused, state.must_rebuild) = (true, true);
             return Err(BackendError::Rules("refused by the simulation".to_owned()));
         }
         {
@@ -184,6 +190,7 @@ impl Machine {
             change(&mut state.kernel);
             state.commits += 1;
             state.tampered &= what != REBUILD;
+            state.must_rebuild &= what != REBUILD;
             let version =
                 self.0.universe.api().ledger.version(&self.0.pool, &self.0.node, state.kernel.rules());
             self.note(format_args!("{what}: the kernel holds {version:?}"));

@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use crate::common::{Follower, POOL, endpoints, no_service, pool, service};
 use rulecast_api::RulePoolStatus;
+use rulecast_controller::garbage::{Garbage, Named};
 use rulecast_controller::http::Readiness;
 use rulecast_controller::leadership::Leadership;
 use rulecast_controller::metrics::Metrics;
 use rulecast_controller::objects::{Kind, ObjectId, PoolConfig};
-use rulecast_controller::publisher::Limits;
+use rulecast_controller::publisher::{Limits, Publisher};
 use rulecast_controller::run::{Controller, RunError, RunOptions, Summary};
 use rulecast_controller::sink::{ChunkKind, Fault, MemorySink, Sink, SinkError, Version};
 use rulecast_controller::source::Event;
@@ -255,6 +256,48 @@ async fn old_chunks_go_when_nobody_can_be_reading_them() {
     assert!(published.names().all(|id| there.contains(&id)));
     // Beside those: the deltas that the one merged last made superfluous, and they still have some time.
     assert!(there.len() <= published.names().count() + 1, "{} are there", there.len());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_chunk_is_not_old_because_nobody_looked() {
+    let (sink, keep) = (MemorySink::default(), Duration::from_mins(10));
+    let mut world = crate::common::world(3);
+    let bundle = world.compiler_mut().pool_mut(POOL).unwrap();
+    Publisher::new(POOL).publish(&sink, bundle).await.unwrap();
+    let id = rulecast_bundle::ChunkId::of(b"a chunk");
+    sink.write_chunk(POOL, ChunkKind::Checkpoint, id, b"a chunk").await.unwrap();
+    let mut garbage = Garbage::new(keep);
+    let mut look = async || garbage.collect(&sink, Named::default()).await.unwrap().deleted;
+    assert_eq!(look().await, 0);
+    // A head may have led to it meanwhile.
+    sleep(keep * 2).await;
+    assert_eq!(look().await, 0);
+    let mut minutes = 0;
+    while look().await == 0 {
+        sleep(Duration::from_mins(1)).await;
+        minutes += 1;
+    }
+    assert!((10..=15).contains(&minutes), "{minutes}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_head_that_somebody_else_wrote_does_not_stay() {
+    let mut rig = Rig::start(Arc::default(), RunOptions::default());
+    rig.send(some().into_iter().chain([Event::Synced])).await;
+    sleep(Duration::from_secs(2)).await;
+    let (mut head, version) = rig.sink.read_head(POOL).await.unwrap().unwrap();
+    let digest = std::mem::replace(&mut head.digest, "another".to_owned());
+    rig.sink.write_head(POOL, &head, Some(&version)).await.unwrap();
+    sleep(Duration::from_mins(2)).await;
+    let (repaired, _) = rig.sink.read_head(POOL).await.unwrap().unwrap();
+    assert_eq!((repaired.sequence, repaired.digest == digest), (2, false));
+    Follower::new().follow(&*rig.sink).await;
+    // A chunk that a person deleted is not missed before somebody joins.
+    rig.sink.tamper(POOL, repaired.checkpoint.parse().unwrap(), None);
+    sleep(Duration::from_mins(2)).await;
+    assert_eq!(rig.sequences(), 4, "with the one that somebody else wrote");
+    Follower::new().follow(&*rig.sink).await;
+    rig.stop().await;
 }
 
 #[tokio::test(start_paused = true)]
