@@ -47,7 +47,9 @@ impl Cluster {
             bad: Vec::new(),
             modes: fastrand::u32(..4) == 0,
         };
-        POOLS.iter().for_each(|pool| this.set_pool(pool));
+        for pool in POOLS {
+            this.set_pool(pool);
+        }
         for node in this.nodes.clone() {
             this.set_node(&node);
         }

@@ -181,7 +181,7 @@ impl Faults {
                 return;
             }
         }
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 
     fn change_weather(&self, clients: &[Client]) -> String {

@@ -49,7 +49,7 @@ pub(crate) async fn run(universe: Arc<Universe>, client: Client, events: mpsc::S
         let longest = if universe.faults.hits(Fault::Delayed) { 5000 } else { 20 };
         sleep(between(Duration::from_millis(1), Duration::from_millis(longest))).await;
         let number = fastrand::usize(..due.len());
-        let watch = &mut due[number];
+        let watch = &mut *due[number];
         let said =
             if universe.faults.hits(Fault::Gone) { watch.list(&universe) } else { watch.next(&universe) };
         if !send(&events, said).await {

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use crate::common::{Follower, POOL, endpoints, no_service, pool, service};
 use rulecast_api::RulePoolStatus;
+use rulecast_controller::garbage::{Garbage, Named};
 use rulecast_controller::http::Readiness;
 use rulecast_controller::leadership::Leadership;
 use rulecast_controller::metrics::Metrics;
 use rulecast_controller::objects::{Kind, ObjectId, PoolConfig};
-use rulecast_controller::garbage::{Garbage, Named};
 use rulecast_controller::publisher::{Limits, Publisher};
 use rulecast_controller::run::{Controller, RunError, RunOptions, Summary};
 use rulecast_controller::sink::{ChunkKind, Fault, MemorySink, Sink, SinkError, Version};

@@ -100,7 +100,9 @@ impl Tree {
 /// The digest of those below it.
 fn over(children: &[Digest]) -> Digest {
     let mut hash = Sha256::new();
-    children.iter().for_each(|child| hash.update(child.0));
+    for child in children {
+        hash.update(child.0);
+    }
     Digest(hash.finalize().into())
 }
 
