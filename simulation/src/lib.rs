@@ -2,14 +2,14 @@
 //!
 //! **The model.** Two controllers and three nodes run the code that they run in earnest: `run::Controller` with its
 //! publisher and its garbage collection, and `run::Runner` with applier, replica, view and store. Around them stand fakes:
-//! the API server ([`api_server`], asked by [`requests`] through [`sink`] and [`source`]), the cluster's objects and how
-//! controllers hear of them ([`cluster`], [`feed`]), an election ([`controllers`]), and machines whose kernel and disk
-//! outlive the node's program ([`machine`], [`kernel`], [`node`]). One thread, a paused clock and one seed: everything
-//! random comes from `fastrand`'s generator of the thread, so a seed tells the same [`history`] again, event by event
-//! ([`trace`]). Three times differ from earnest ones: chunks are kept for [`KEEP_CHUNKS`], a node reads for
+//! the API server (`api_server`, asked by `requests` through `sink` and `source`), the cluster's objects and how
+//! controllers hear of them (`cluster`, `feed`), an election (`controllers`), and machines whose kernel and disk
+//! outlive the node's program (`machine`, `kernel`, `node`). One thread, a paused clock and one seed: everything
+//! random comes from `fastrand`'s generator of the thread, so a seed tells the same `history` again, event by event
+//! (`trace`). Three times differ from earnest ones: chunks are kept for [`KEEP_CHUNKS`], a node reads for
 //! [`PATIENCE`], and two controllers lead at a time for at most 8 s.
 //!
-//! **The faults** ([`faults`]; half of them do not come in a given history): requests and answers that are lost, slow, or
+//! **The faults** (`faults`; half of them do not come in a given history): requests and answers that are lost, slow, or
 //! arrive up to 16 s after their sender gave up or died; an API server that is away; clients that cannot reach it for longer
 //! than chunks are kept; chunks altered on the way; watches that break, lag, repeat, or have to list again, and lists that are
 //! old; nobody or two who lead; programs killed while they wait, and a node's between any two steps of its work; disks that
@@ -17,7 +17,7 @@
 //! reboot, or are changed by others; people who edit a head or delete a chunk; objects that cannot be read.
 //! A controller's reads are never old: they are quorum reads.
 //!
-//! **What is promised** ([`invariants`], [`machine`]; checked whenever something changes):
+//! **What is promised** (`invariants`, `machine`; checked whenever something changes):
 //!
 //! 1. A node never goes back, also not by a restart as long as its disk has not failed: then at least the version that it
 //!    last wrote there is in force again. (Killed between the kernel's commit and the disk's write, it begins one version

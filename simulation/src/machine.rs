@@ -149,7 +149,7 @@ impl Machine {
             }
             state.in_force = now;
         }
-        let digest = self.told_digest(&state);
+        let digest = state.shared.lock().0.head.as_ref().map(|head| head.digest.clone());
         let api = self.0.universe.api();
         let published = api.ledger.digest(&self.0.pool, position);
         if published != digest.as_deref() {
@@ -165,11 +165,6 @@ impl Machine {
                 format_args!("{position:?} is said to be in force, and the kernel holds something else"),
             );
         }
-    }
-
-    fn told_digest(&self, state: &State) -> Option<String> {
-        let (told, _) = &*state.shared.lock();
-        told.head.as_ref().map(|head| head.digest.clone())
     }
 
     /// The kernel's transaction, all of it or nothing.

@@ -88,9 +88,10 @@ fn many(first: u64, histories: u64, jobs: usize) -> ExitCode {
 
 fn one(seed: u64, trace: bool) -> ExitCode {
     let story = run(seed, trace);
-    let text = story.lines.iter().map(|line| format!("{line}\n")).collect::<String>();
-    // A closed pipe is the reader's choice.
-    let _closed = std::io::stdout().write_all(text.as_bytes());
+    for line in &story.lines {
+        // A closed pipe is the reader's choice.
+        let _closed = writeln!(std::io::stdout(), "{line}");
+    }
     match story.violation {
         None => {
             println!(
