@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::task::JoinError;
 use tokio::time::Instant;
 
 use super::{Controller, RunError, Summary};
@@ -48,7 +49,9 @@ impl<S: Sink, W: StatusWriter> Controller<S, W> {
         {
             let task = PoolTask { pool: name.to_owned(), number: state.number };
             let sink = Arc::clone(&self.sink);
-            self.chores.spawn(async move { Done::Rotated(task, rotation.write(&*sink).await) });
+            let rotation =
+                self.chores.spawn(async move { Done::Rotated(task, rotation.write(&*sink).await) });
+            state.rotation = Some(rotation);
         }
         if next == Next::Rest || state.busy || state.pace.next() > Instant::now() {
             return Ok(());
@@ -57,10 +60,10 @@ impl<S: Sink, W: StatusWriter> Controller<S, W> {
         let sink = Arc::clone(&self.sink);
         if next == Next::Load {
             state.busy = true;
-            self.jobs.spawn(async move {
+            state.job = Some(self.jobs.spawn(async move {
                 let found = load(&*sink, &task.pool).await;
                 Done::Loaded(task, found)
-            });
+            }));
             return Ok(());
         }
         let allowed = self.world.pools().get(name).and_then(|config| config.allow_shrink);
@@ -73,17 +76,25 @@ impl<S: Sink, W: StatusWriter> Controller<S, W> {
                 state.accept(&self.metrics);
                 state.busy = true;
                 let (began, since) = (Instant::now(), state.since.take());
-                self.jobs.spawn(async move {
+                state.job = Some(self.jobs.spawn(async move {
                     let written = plan.write(&*sink).await;
                     Done::Written(task, began, since, written)
-                });
+                }));
             }
         }
         Ok(())
     }
 
+    /// Takes note of a task that ended; one that was broken off came to nothing.
+    pub(super) fn joined(&mut self, done: Result<Done, JoinError>) -> Result<(), RunError> {
+        match done {
+            Err(error) if error.is_cancelled() => Ok(()),
+            done => self.finish(done?),
+        }
+    }
+
     /// Takes note of what a task came to.
-    pub(super) fn finish(&mut self, done: Done) -> Result<(), RunError> {
+    fn finish(&mut self, done: Done) -> Result<(), RunError> {
         let (task, result) = match done {
             Done::Reported(pool, result) => {
                 self.reports.written(&pool, result);
@@ -187,13 +198,10 @@ impl<S: Sink, W: StatusWriter> Controller<S, W> {
             self.chores.abort_all();
         }
         while let Ok(Some(done)) = tokio::time::timeout_at(until, self.chores.join_next()).await {
-            match done {
-                Err(error) if error.is_cancelled() => {}
-                done => self.finish(done?)?,
-            }
+            self.joined(done)?;
         }
         while let Ok(Some(done)) = tokio::time::timeout_at(until, self.jobs.join_next()).await {
-            self.finish(done?)?;
+            self.joined(done)?;
         }
         let mut summary = Summary::default();
         for (name, state) in &self.pools {

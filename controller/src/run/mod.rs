@@ -116,8 +116,8 @@ impl<S: Sink, W: StatusWriter> Controller<S, W> {
                     changed.map_err(|_| RunError::ElectionEnded)?;
                     self.lead();
                 }
-                Some(done) = self.jobs.join_next() => self.finish(done?)?,
-                Some(done) = self.chores.join_next() => self.finish(done?)?,
+                Some(done) = self.jobs.join_next() => self.joined(done)?,
+                Some(done) = self.chores.join_next() => self.joined(done)?,
                 number = events.recv_many(&mut batch, BATCH) => {
                     if number == 0 {
                         return Err(RunError::SourceEnded);

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::RunOptions;
@@ -18,6 +19,9 @@ pub(super) struct PoolState {
     pub(super) pace: Pace,
     /// A task works for it.
     pub(super) busy: bool,
+    /// That task, and the one that writes a checkpoint.
+    pub(super) job: Option<AbortHandle>,
+    pub(super) rotation: Option<AbortHandle>,
     /// What is compiled was published at least once.
     pub(super) was_in_step: bool,
     /// When the oldest event came that is not published yet.
@@ -26,6 +30,13 @@ pub(super) struct PoolState {
     pub(super) error: Option<String>,
     /// When a checkpoint may be tried again that could not be written.
     rotate_from: Instant,
+}
+
+/// A pool that is gone is not published any more, however long that has been under way.
+impl Drop for PoolState {
+    fn drop(&mut self) {
+        self.job.iter().chain(&self.rotation).for_each(AbortHandle::abort);
+    }
 }
 
 impl PoolState {
@@ -38,6 +49,8 @@ impl PoolState {
                 .gate(gate),
             pace: Pace::new(interval),
             busy: false,
+            job: None,
+            rotation: None,
             was_in_step: false,
             since: None,
             refused: None,
