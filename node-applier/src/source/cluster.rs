@@ -1,5 +1,6 @@
 //! The API server: one watched object, and chunks read by name.
 
+use std::ops::RangeInclusive;
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -11,15 +12,17 @@ use kube::client::Client;
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{self, Event, watcher};
 use rulecast_bundle::{ChunkId, Head};
-use rulecast_connect::{chain, jitter};
+use rulecast_connect::{explain_watch, jitter};
 use serde::{Deserialize, Serialize};
 
+use super::spread::Spread;
 use super::{Source, SourceError};
 
 /// How long a single read may take.
 const READ_TIMEOUT: Duration = Duration::from_secs(15);
-/// Seconds after which the API server ends a watch and it is made anew from where it was.
-const WATCH_SECONDS: u32 = 280;
+/// The API server ends a watch after a time in this range, and it is made anew from where it was. Nodes that were started
+/// together, or came back together, do so at different times.
+const WATCH: RangeInclusive<u32> = 200..=290;
 
 type Bundle = Object<Head, Nothing>;
 type Chunk = Object<ChunkSpec, Nothing>;
@@ -51,7 +54,8 @@ pub fn resource(kind: &str, plural: &str) -> ApiResource {
 }
 
 impl Cluster {
-    /// Watches the RuleBundle `pool`. A broken watch comes back after a jittered backoff of 0.8 to 30 s.
+    /// Watches the RuleBundle `pool`. A broken watch comes back after up to 5 s, one that stays broken
+    /// after up to 30 s.
     #[must_use]
     pub fn new(client: &Client, pool: &str) -> Self {
         let bundles: Api<Bundle> = Api::all_with(client.clone(), &resource("RuleBundle", "rulebundles"));
@@ -66,8 +70,8 @@ fn watch(bundles: &Api<Bundle>, pool: &str) -> Watch {
     let config = watcher::Config { page_size: None, ..watcher::Config::default() }
         .fields(&format!("metadata.name={pool}"))
         .any_semantic()
-        .timeout(WATCH_SECONDS);
-    watcher(bundles.clone(), config).default_backoff().boxed()
+        .timeout(fastrand::u32(WATCH));
+    watcher(bundles.clone(), config).backoff(Spread::default()).boxed()
 }
 
 /// How long to wait then at most: all nodes hear it at once.
@@ -99,7 +103,7 @@ impl Source for Cluster {
                     self.stream = watch(&self.bundles, &self.pool);
                     tokio::time::sleep(jitter(SOON)).await;
                 }
-                Some(Err(error)) => return Err(SourceError::Watch(chain(&error))),
+                Some(Err(error)) => return Err(SourceError::Watch(explain_watch(&error))),
                 None => return Err(SourceError::Watch("it ended".to_owned())),
             }
         }
