@@ -212,11 +212,12 @@ impl Reporter {
     }
 }
 
-/// Reads a chunk.
+/// Reads a chunk that is not new, from the watch cache.
 pub(super) async fn chunk(connection: &mut Connection, name: &str) -> Result<Vec<u8>> {
     use base64::Engine as _;
     let ask = Ask { accept: "*/*", ..Ask::default() };
-    let answer = connection.send(Method::GET, &format!("{GROUP}/rulechunks/{name}"), ask, Vec::new()).await?;
+    let path = format!("{GROUP}/rulechunks/{name}?&resourceVersion=0");
+    let answer = connection.send(Method::GET, &path, ask, Vec::new()).await?;
     let object: Value = serde_json::from_slice(&answer.into_body().collect().await?.to_bytes())?;
     let Some(data) = object["spec"]["data"].as_str() else { bail!("RuleChunk {name} has no data") };
     Ok(base64::engine::general_purpose::STANDARD_NO_PAD.decode(data)?)
