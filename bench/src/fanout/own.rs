@@ -2,7 +2,7 @@
 //! `report.rs`, through `kube`): HTTP/1.1 and JSON, nothing compressed.
 //!
 //! One connection lists and then watches one RuleBundle; the pool of connections opens a second one for the node's reports,
-//! which come often enough to keep it open. Each node has a token of its own, which names it: without, the admission
+//! and another one when the API server has closed that in the meantime. Each node has a token of its own, which names it: without, the admission
 //! policy would not let it report.
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep_until};
 use super::fleet::{Fleet, Node, Seen, follow};
 use super::frames::{Encoding, Kind, field};
 use crate::cluster::POOL;
-use crate::live::{Ask, Connection, Live, Protocol};
+use crate::live::{Api, Ask, Connection, Live, Protocol};
 use crate::progress::Progress;
 
 const GROUP: &str = "/apis/rulecast.dev/v1alpha1";
@@ -90,8 +90,14 @@ pub(super) async fn fleet(
         let reporting = live.api().connect(Protocol::Http1, &token).await?;
         let traffic = vec![watching.traffic(), reporting.traffic()];
         let name = live.cluster().node_name(n);
-        let mut reporter =
-            Reporter { connection: reporting, name, latest: latest.clone(), seen: seen.clone() };
+        let mut reporter = Reporter {
+            api: live.api().clone(),
+            token,
+            connection: reporting,
+            name,
+            latest: latest.clone(),
+            seen: seen.clone(),
+        };
         reporter.first().await?;
         let reports = reports.clone();
         // Both go on until the fleet ends.
@@ -152,6 +158,8 @@ async fn watch(mut connection: Connection, latest: &Shared, seen: &Seen) -> Resu
 
 /// Writes a node's RuleNode.
 struct Reporter {
+    api: Api,
+    token: String,
     connection: Connection,
     name: String,
     latest: Shared,
@@ -206,6 +214,10 @@ impl Reporter {
             format!("{GROUP}/rulenodes/{}{subresource}?&force=true&fieldManager=rulecast-node", self.name);
         let ask = Ask { content_type: "application/apply-patch+yaml", ..Ask::default() };
         let body = object.to_string().into_bytes();
+        if self.connection.is_closed() {
+            let traffic = self.connection.traffic();
+            self.connection = self.api.connect_counted(Protocol::Http1, &self.token, traffic).await?;
+        }
         let answer = self.connection.send(Method::PATCH, &path, ask, body).await?;
         answer.into_body().collect().await?;
         Ok(())

@@ -61,9 +61,18 @@ impl Api {
     /// Connects as who has this bearer token. Must be called in the network namespace of the API server or one with a way
     /// to it.
     pub async fn connect(&self, protocol: Protocol, token: &str) -> Result<Connection> {
+        self.connect_counted(protocol, token, Arc::default()).await
+    }
+
+    /// The same, and goes on counting where another connection ended.
+    pub async fn connect_counted(
+        &self,
+        protocol: Protocol,
+        token: &str,
+        traffic: Arc<Traffic>,
+    ) -> Result<Connection> {
         let tcp = TcpStream::connect(self.address).await.with_context(|| self.address.to_string())?;
         tcp.set_nodelay(true)?;
-        let traffic = Arc::new(Traffic::default());
         let counted = Counted::new(tcp, traffic.clone());
         let name = ServerName::from(self.address.ip());
         let connector = if protocol == Protocol::Http1 { &self.http1 } else { &self.http2 };
@@ -120,6 +129,15 @@ impl Connection {
     #[must_use]
     pub fn traffic(&self) -> Arc<Traffic> {
         self.traffic.clone()
+    }
+
+    /// Whether the other side has closed it, as an API server does after 90 s without requests.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        match &self.sender {
+            Sender::Http1(sender) => sender.is_closed(),
+            Sender::Http2(sender) => sender.is_closed(),
+        }
     }
 
     /// Sends a request; on success gives the answer, whose body is still to be read.
