@@ -123,6 +123,15 @@ impl Cluster {
         }
     }
 
+    /// The node whose range holds a pod's address.
+    #[must_use]
+    pub fn node_of(&self, pod: IpAddr) -> u32 {
+        match pod {
+            IpAddr::V4(v4) => v4.to_bits().saturating_sub(POD_NET) >> 8,
+            IpAddr::V6(_) => 0,
+        }
+    }
+
     /// A Service's name, namespace first.
     #[must_use]
     pub fn service_name(&self, service: u32) -> String {
@@ -350,6 +359,7 @@ mod tests {
             (0..cluster.nodes()).map(|n| (cluster.node_name(n), cluster.node(n).pod_cidrs[0].0)).collect();
         assert_eq!(nodes.len(), 500);
         for endpoint in (0..10).flat_map(|n| cluster.slices(n)).flat_map(|(_, slice)| slice.endpoints) {
+            assert_eq!(cluster.node_name(cluster.node_of(endpoint.addr)), *endpoint.node.clone().unwrap());
             let (IpAddr::V4(pod), IpAddr::V4(net)) = (endpoint.addr, nodes[&*endpoint.node.unwrap()]) else {
                 panic!("IPv4 only")
             };

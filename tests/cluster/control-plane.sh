@@ -4,14 +4,15 @@ set -euo pipefail
 
 usage() {
   cat <<'U'
-usage: control-plane.sh up DIR [--port P] [--bind IP] [-- KUBE-APISERVER-FLAG...]
+usage: control-plane.sh up DIR [--port P] [--bind IP] [--data ETCD] [-- KUBE-APISERVER-FLAG...]
        control-plane.sh stop-apiserver|kill-apiserver|start-apiserver DIR
        control-plane.sh down DIR
 
 up              builds the programs if need be (tests/peers/build.sh), starts etcd and kube-apiserver, waits for
                 /readyz and writes DIR/admin.kubeconfig. An earlier run's files in DIR are replaced.
                 --bind IP: the one address the API server listens on (default 127.0.0.1); also in its certificate
-                and in the kubeconfig. --port P: its port (default: a free one).
+                and in the kubeconfig. --port P: its port (default: a free one). --data ETCD: begins with a copy of
+                this folder of etcd's, which no etcd may be using, instead of with nothing.
                 RBAC is on. There are no controllers: make ServiceAccounts, Nodes and EndpointSlices yourself.
 stop-apiserver  SIGTERM, and waits until it is gone. Good, too, when it already is.
 kill-apiserver  SIGKILL, and the same.
@@ -135,13 +136,14 @@ C
 }
 
 up() {
-  local port='' extra=() bin token host endpoints c p
+  local port='' data='' extra=() bin token host endpoints c p
   BIND=127.0.0.1
   while [ $# -gt 0 ]; do
     case $1 in
-      --port | --bind) [ $# -ge 2 ] || die "$1 wants a value" ;;&
+      --port | --bind | --data) [ $# -ge 2 ] || die "$1 wants a value" ;;&
       --port) port=$2; shift 2 ;;
       --bind) BIND=$2; shift 2 ;;
+      --data) data=$2; shift 2 ;;
       --) shift; extra=("$@"); break ;;
       *) usage >&2; exit 2 ;;
     esac
@@ -157,6 +159,7 @@ up() {
   umask 077
   rm -rf "$DIR"/{etcd,log,pki,admin.kubeconfig,{etcd,kube-apiserver}.{pid,cmd}}
   mkdir -p "$DIR"/{log,pki}
+  [ -z "$data" ] || cp -a --reflink=auto -- "$data" "$DIR/etcd"
   (cd "$DIR/pki" && make_pki) >"$DIR/log/pki.log" 2>&1 || { cat "$DIR/log/pki.log" >&2; die "openssl failed"; }
 
   host=$BIND; [[ $BIND != *:* ]] || host="[$BIND]"

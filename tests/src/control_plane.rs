@@ -1,6 +1,7 @@
 //! A real etcd and kube-apiserver, started and stopped by `cluster/control-plane.sh`.
 
-use std::net::Ipv4Addr;
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -25,9 +26,27 @@ impl ControlPlane {
 
     /// The same at another address of that namespace.
     pub fn start_at(hub: &Namespace, dir: &Path, addr: Ipv4Addr) -> anyhow::Result<Self> {
+        Self::start_with(hub, dir, addr, None, &[])
+    }
+
+    /// The same, beginning with a copy of etcd's folder `data`, and with more flags for the API server; one that is there
+    /// already is overridden.
+    pub fn start_with(
+        hub: &Namespace,
+        dir: &Path,
+        addr: Ipv4Addr,
+        data: Option<&Path>,
+        flags: &[&str],
+    ) -> anyhow::Result<Self> {
         namespace::require(&["openssl", "bash", "setsid"])?;
         let this = Self { dir: dir.to_owned(), hub: hub.name().to_owned() };
-        script(hub, &["up", &this.path(), "--bind", &addr.to_string()])?;
+        let (path, addr) = (this.path(), addr.to_string());
+        let data = data.map(|data| data.display().to_string());
+        let mut args = vec!["up", &path, "--bind", &addr];
+        args.extend(data.iter().flat_map(|data| ["--data", data]));
+        args.push("--");
+        args.extend(flags);
+        script(hub, &args)?;
         Ok(this)
     }
 
@@ -39,6 +58,40 @@ impl ControlPlane {
     #[must_use]
     pub fn kubeconfig(&self) -> PathBuf {
         self.dir.join("admin.kubeconfig")
+    }
+
+    /// Where the API server listens.
+    pub fn address(&self) -> anyhow::Result<SocketAddr> {
+        let path = self.kubeconfig();
+        let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+        let address = text.split("https://").nth(1).and_then(|rest| rest.split('"').next());
+        Ok(address.context("the kubeconfig names no server")?.parse()?)
+    }
+
+    /// The administrator's bearer token.
+    pub fn token(&self) -> anyhow::Result<String> {
+        let path = self.dir.join("pki/tokens.csv");
+        let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+        Ok(text.split(',').next().unwrap_or_default().to_owned())
+    }
+
+    /// The certificate of who signed the API server's, as PEM.
+    #[must_use]
+    pub fn authority(&self) -> PathBuf {
+        self.dir.join("pki/ca.crt")
+    }
+
+    /// Where etcd keeps its data, which is whole once this value is dropped.
+    #[must_use]
+    pub fn data(&self) -> PathBuf {
+        self.dir.join("etcd")
+    }
+
+    /// The process id of `kube-apiserver` or `etcd`.
+    pub fn pid(&self, program: &str) -> anyhow::Result<u32> {
+        let path = self.dir.join(format!("{program}.pid"));
+        let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+        Ok(text.trim().parse()?)
     }
 
     /// Ends the API server in an orderly way.

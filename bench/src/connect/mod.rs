@@ -5,7 +5,6 @@
 //! side, so what is measured is the kernel's way there and back: two namespaces, one node, and that node's rules.
 
 mod api_server;
-mod objects;
 mod path;
 mod proxies;
 mod table;
@@ -17,10 +16,10 @@ use anyhow::{Context as _, Result, ensure};
 use rulecast_tests::namespace;
 use rustix::process::{getpriority_process, setpriority_process};
 
-use self::objects::Kind;
 use self::proxies::Side;
 use self::trace::{Met, Trace};
 use crate::cluster::{Cluster, Size};
+use crate::objects::{self, Kind};
 use crate::progress::Progress;
 
 pub use self::table::Comparison;

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use rulecast_tests::namespace::Namespace;
 
-use super::objects::{CLUSTER_CIDR, OUTSIDE, POD, SERVICE_CIDR, TARGET_PORTS};
 use crate::cluster::Cluster;
+use crate::objects::{CLUSTER_CIDR, OUTSIDE, POD, SERVICE_CIDR, TARGET_PORTS};
 
 /// The node's addresses on the links, and the backends' one.
 const NODE_TO_CLIENT: &str = "192.168.77.1";
@@ -31,7 +31,7 @@ impl Path {
         let [client, node, backends] =
             ["client", "node", "backends"].map(|part| Namespace::new(&format!("{prefix}-{part}")));
         let (client, node, backends) = (client?, node?, backends?);
-        let address = super::objects::node_address(cluster);
+        let address = crate::objects::node_address(cluster);
         for (far, name, local) in
             [(&client, "client", NODE_TO_CLIENT), (&backends, "backends", NODE_TO_BACKENDS)]
         {

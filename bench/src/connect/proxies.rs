@@ -14,10 +14,10 @@ use rulecast_tests::programs::{self, APPLIER, CONTROLLER};
 use rulecast_tests::wait::wait_for;
 use serde_json::{Value, json};
 
-use super::objects::{self, CLUSTER_CIDR};
 use super::path::Path;
 use super::{api_server, trace};
 use crate::cluster::{Cluster, POOL, Size};
+use crate::objects::{self, CLUSTER_CIDR, served};
 
 /// kube-proxy takes half a minute for 10,000 Services on an idle machine.
 const FULL_SYNC: Duration = Duration::from_mins(20);
@@ -45,9 +45,9 @@ struct Objects {
 impl Objects {
     fn new(cluster: &Cluster, size: Size) -> Self {
         Self {
-            services: (0..size.services).map(|n| objects::service(cluster, n)).collect(),
-            slices: (0..size.services).flat_map(|n| objects::slices(cluster, n)).collect(),
-            node: objects::node(cluster),
+            services: (0..size.services).map(|n| served(objects::service(cluster, n))).collect(),
+            slices: (0..size.services).flat_map(|n| objects::slices(cluster, n)).map(served).collect(),
+            node: served(objects::node(cluster, 0)),
         }
     }
 }
@@ -63,7 +63,7 @@ pub(super) fn kube_proxy(cluster: &Cluster, size: Size, prefix: &str, dir: &File
             ("/api/v1/services", services),
             ("/apis/discovery.k8s.io/v1/endpointslices", slices),
             ("/api/v1/nodes", vec![node]),
-            ("/apis/networking.k8s.io/v1/servicecidrs", vec![objects::service_cidr()]),
+            ("/apis/networking.k8s.io/v1/servicecidrs", vec![served(objects::service_cidr())]),
         ],
     )?;
     let kubeconfig = dir.join("kubeconfig");

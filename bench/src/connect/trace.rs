@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail, ensure};
 use rulecast_tests::nft::nft;
 
-use super::objects::{OUTSIDE, POD, SERVICE_CIDR};
 use super::path::Path;
+use crate::objects::{OUTSIDE, POD, SERVICE_CIDR};
 
 /// A table of rules.
 #[derive(Debug, Clone, Copy)]

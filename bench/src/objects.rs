@@ -1,7 +1,8 @@
 //! The cluster of the other benchmarks as Kubernetes objects, with what Services of real clusters have besides.
 //!
 //! Of ten Services one has session affinity, one is a load balancer with externalTrafficPolicy Local and an endpoint on
-//! the measured node, and one is a load balancer with source ranges. Both proxies read the same JSON.
+//! the measured node, and one is a load balancer with source ranges. EndpointSlices are as the EndpointSlice controller
+//! writes them. Everything that a proxy is fed with comes from here, so that two proxies read the same.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -10,11 +11,11 @@ use serde_json::{Value, json};
 use crate::cluster::{Cluster, POOL};
 
 /// The pod that connects: on the measured node, at an address that the cluster gives to nobody.
-pub(super) const POD: Ipv4Addr = Ipv4Addr::new(10, 128, 0, 254);
+pub(crate) const POD: Ipv4Addr = Ipv4Addr::new(10, 128, 0, 254);
 /// The client outside of the cluster.
-pub(super) const OUTSIDE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);
+pub(crate) const OUTSIDE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);
 /// The ports that pods listen at: the cluster's target ports.
-pub(super) const TARGET_PORTS: [u16; 8] = [8080, 80, 3000, 8000, 8443, 9090, 5432, 6379];
+pub(crate) const TARGET_PORTS: [u16; 8] = [8080, 80, 3000, 8000, 8443, 9090, 5432, 6379];
 /// NodePorts are given to one Service of ten, of two kinds, from here and from 1,000 higher.
 const NODE_PORTS: u32 = 30_000;
 const NODE_PORTS_OF_A_KIND: u32 = 1000;
@@ -23,7 +24,7 @@ const LOAD_BALANCERS: u32 = 198 << 24 | 18 << 16;
 
 /// What is special about a Service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     /// Nothing.
     Plain,
     /// Session affinity.
@@ -35,7 +36,7 @@ pub(super) enum Kind {
 }
 
 /// The kind of a Service.
-pub(super) fn kind(service: u32) -> Kind {
+pub(crate) fn kind(service: u32) -> Kind {
     match service % 10 {
         3 => Kind::Affinity,
         5 => Kind::Ranges,
@@ -45,13 +46,13 @@ pub(super) fn kind(service: u32) -> Kind {
 }
 
 /// A Service's cluster IP and port.
-pub(super) fn cluster_ip(cluster: &Cluster, service: u32) -> SocketAddr {
+pub(crate) fn cluster_ip(cluster: &Cluster, service: u32) -> SocketAddr {
     let service = cluster.service(service);
     SocketAddr::new(service.cluster_ips[0], service.ports[0].port)
 }
 
 /// A load balancer's address and port.
-pub(super) fn load_balancer(cluster: &Cluster, service: u32) -> Option<SocketAddr> {
+pub(crate) fn load_balancer(cluster: &Cluster, service: u32) -> Option<SocketAddr> {
     let half = match kind(service) {
         Kind::Local => 0,
         Kind::Ranges => 1 << 16,
@@ -62,7 +63,7 @@ pub(super) fn load_balancer(cluster: &Cluster, service: u32) -> Option<SocketAdd
 }
 
 /// A load balancer's nodePort, while there are any left.
-pub(super) fn node_port(service: u32) -> Option<u16> {
+pub(crate) fn node_port(service: u32) -> Option<u16> {
     let first = match kind(service) {
         Kind::Local => NODE_PORTS,
         Kind::Ranges => NODE_PORTS + NODE_PORTS_OF_A_KIND,
@@ -72,24 +73,35 @@ pub(super) fn node_port(service: u32) -> Option<u16> {
 }
 
 /// The address of the measured node.
-pub(super) fn node_address(cluster: &Cluster) -> IpAddr {
+pub(crate) fn node_address(cluster: &Cluster) -> IpAddr {
     cluster.node(0).addrs[0]
 }
 
 fn metadata(name: &str, namespace: Option<&str>) -> Value {
-    json!({
-        "name": name, "namespace": namespace, "uid": format!("00000000-0000-4000-8000-{:012x}", hash(name)),
-        "resourceVersion": "1", "creationTimestamp": "2026-01-01T00:00:00Z",
-    })
+    json!({ "name": name, "namespace": namespace })
 }
 
-/// Enough for an identifier that nothing depends on.
-fn hash(text: &str) -> u64 {
-    text.bytes().fold(0, |hash: u64, byte| (hash.wrapping_mul(31) + u64::from(byte)) & 0xffff_ffff_ffff)
+/// An object as an API server would give it, with what such a server adds to every one.
+pub(crate) fn served(mut object: Value) -> Value {
+    let uid = uid(object["metadata"]["name"].as_str().unwrap_or_default());
+    object["metadata"]["uid"] = uid.into();
+    object["metadata"]["resourceVersion"] = "1".into();
+    object["metadata"]["creationTimestamp"] = TIME.into();
+    object
+}
+
+/// Some time.
+const TIME: &str = "2026-01-01T00:00:00Z";
+
+/// An identifier that nothing depends on.
+fn uid(name: &str) -> String {
+    let hash =
+        name.bytes().fold(0, |hash: u64, byte| (hash.wrapping_mul(31) + u64::from(byte)) & 0xffff_ffff_ffff);
+    format!("00000000-0000-4000-8000-{hash:012x}")
 }
 
 /// A Service.
-pub(super) fn service(cluster: &Cluster, number: u32) -> Value {
+pub(crate) fn service(cluster: &Cluster, number: u32) -> Value {
     let name = cluster.service_name(number);
     let (namespace, name) = name.split_once('/').expect("a namespace and a name");
     let at = cluster_ip(cluster, number);
@@ -125,27 +137,27 @@ pub(super) fn service(cluster: &Cluster, number: u32) -> Value {
 }
 
 /// A Service's EndpointSlices.
-pub(super) fn slices(cluster: &Cluster, number: u32) -> Vec<Value> {
+pub(crate) fn slices(cluster: &Cluster, number: u32) -> Vec<Value> {
     let owner = cluster.service_name(number);
     let (namespace, owner) = owner.split_once('/').expect("a namespace and a name");
     let slices = cluster.slices(number).into_iter().enumerate().map(|(at, (name, slice))| {
-        let mut endpoints: Vec<_> = slice
-            .endpoints
-            .iter()
-            .map(|e| {
-                let conditions = json!({ "ready": true, "serving": true, "terminating": false });
-                json!({ "addresses": [e.addr], "nodeName": e.node.as_deref(), "conditions": conditions })
-            })
-            .collect();
+        let mut endpoints: Vec<_> =
+            slice.endpoints.iter().map(|e| endpoint(cluster, namespace, owner, e.addr)).collect();
         if at == 0 && kind(number) == Kind::Local {
             let host = u8::try_from(number / 10 % 252 + 2).expect("below 254");
-            endpoints[0]["addresses"] = json!([Ipv4Addr::new(10, 128, 0, host)]);
-            endpoints[0]["nodeName"] = cluster.node_name(0).into();
+            endpoints[0] = endpoint(cluster, namespace, owner, Ipv4Addr::new(10, 128, 0, host).into());
         }
         let mut metadata = metadata(name.rsplit('/').next().unwrap_or(&name), Some(namespace));
+        metadata["generateName"] = format!("{owner}-").into();
         metadata["labels"] = json!({
-            "kubernetes.io/service-name": owner, "endpointslice.kubernetes.io/managed-by": "bench",
+            "kubernetes.io/service-name": owner,
+            "endpointslice.kubernetes.io/managed-by": "endpointslice-controller.k8s.io",
         });
+        metadata["annotations"] = json!({ CHANGED: TIME });
+        metadata["ownerReferences"] = json!([{
+            "apiVersion": "v1", "kind": "Service", "name": owner, "uid": uid(owner), "controller": true,
+            "blockOwnerDeletion": true,
+        }]);
         let port = slice.ports[0].port;
         json!({
             "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "metadata": metadata,
@@ -156,11 +168,28 @@ pub(super) fn slices(cluster: &Cluster, number: u32) -> Vec<Value> {
     slices.collect()
 }
 
-/// The measured node.
-pub(super) fn node(cluster: &Cluster) -> Value {
-    let node = cluster.node(0);
+/// The annotation of an EndpointSlice that says when a pod of it changed last.
+pub(crate) const CHANGED: &str = "endpoints.kubernetes.io/last-change-trigger-time";
+
+/// A ready pod of a Service in an EndpointSlice.
+pub(crate) fn endpoint(cluster: &Cluster, namespace: &str, owner: &str, address: IpAddr) -> Value {
+    let node = cluster.node_of(address);
+    let pod = match address {
+        IpAddr::V4(v4) => format!("{owner}-{:08x}", v4.to_bits()),
+        IpAddr::V6(v6) => format!("{owner}-{:08x}", v6.to_bits()),
+    };
+    json!({
+        "addresses": [address], "nodeName": cluster.node_name(node), "zone": cluster.node(node).zone,
+        "conditions": { "ready": true, "serving": true, "terminating": false },
+        "targetRef": { "kind": "Pod", "namespace": namespace, "uid": uid(&pod), "name": pod },
+    })
+}
+
+/// A node. The measured one of `connect` is number 0.
+pub(crate) fn node(cluster: &Cluster, number: u32) -> Value {
+    let node = cluster.node(number);
     let (net, len) = node.pod_cidrs[0];
-    let mut metadata = metadata(&cluster.node_name(0), None);
+    let mut metadata = metadata(&cluster.node_name(number), None);
     metadata["labels"] = json!(node.labels);
     json!({
         "apiVersion": "v1", "kind": "Node", "metadata": metadata,
@@ -170,19 +199,19 @@ pub(super) fn node(cluster: &Cluster) -> Value {
 }
 
 /// The range of cluster IPs.
-pub(super) fn service_cidr() -> Value {
+pub(crate) fn service_cidr() -> Value {
     json!({
         "apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR", "metadata": metadata("kubernetes", None),
         "spec": { "cidrs": [SERVICE_CIDR] },
         "status": { "conditions": [{
             "type": "Ready", "status": "True", "reason": "", "message": "",
-            "lastTransitionTime": "2026-01-01T00:00:00Z",
+            "lastTransitionTime": TIME,
         }] },
     })
 }
 
 /// The pool, configured as kube-proxy is.
-pub(super) fn pool() -> Value {
+pub(crate) fn pool() -> Value {
     json!({
         "apiVersion": "rulecast.dev/v1alpha1", "kind": "RulePool", "metadata": { "name": POOL },
         "spec": { "clusterCIDR": CLUSTER_CIDR },
@@ -190,9 +219,9 @@ pub(super) fn pool() -> Value {
 }
 
 /// The range of cluster IPs.
-pub(super) const SERVICE_CIDR: &str = "10.96.0.0/12";
+pub(crate) const SERVICE_CIDR: &str = "10.96.0.0/12";
 /// The addresses of all pods.
-pub(super) const CLUSTER_CIDR: &str = "10.128.0.0/9";
+pub(crate) const CLUSTER_CIDR: &str = "10.128.0.0/9";
 
 #[cfg(test)]
 mod tests {
@@ -212,5 +241,8 @@ mod tests {
         let own = cluster.node_name(0);
         assert_eq!(slices(&cluster, 37)[0]["endpoints"][0]["nodeName"], own.as_str());
         assert_eq!(slices(&cluster, 37)[0]["endpoints"].as_array().unwrap().len(), 10);
+        // What an API server says is not said to it.
+        assert_eq!(plain["metadata"]["resourceVersion"], Value::Null);
+        assert_eq!(served(plain)["metadata"]["resourceVersion"], "1");
     }
 }
