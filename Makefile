@@ -1,6 +1,6 @@
 # The targets that the README names. `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help demo test upstream bench connect cluster build crds check fuzz clean-namespaces
+.PHONY: help demo test upstream bench connect propagation cluster build crds check fuzz clean-namespaces
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-18s %s\n", $$1, $$2}'
@@ -34,6 +34,11 @@ connect: ## time and rules that the first packet of a connection takes, beside k
 	tests/prepare.sh
 	cargo build --release -p rulecast-bench
 	"$${CARGO_TARGET_DIR:-target}/release/rulecast-bench" connect $(ARGS)
+
+propagation: ## time from the write of an EndpointSlice to the kernel, beside kube-proxy's; needs root
+	tests/prepare.sh
+	cargo build --release -p rulecast-bench -p rulecast-controller -p rulecast-node
+	"$${CARGO_TARGET_DIR:-target}/release/rulecast-bench" propagation $(ARGS)
 
 cluster: ## the same against a real kube-apiserver, with a controller and two nodes; needs root
 	tests/prepare.sh
