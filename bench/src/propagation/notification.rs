@@ -18,8 +18,8 @@ pub(super) enum Proxy {
 }
 
 // linux/netfilter/nfnetlink.h and nf_tables.h: NFNL_SUBSYS_NFTABLES in the upper byte, enum nf_tables_msg_types below.
-const NFT_MSG_NEWCHAIN: u16 = 10 << 8 | 3;
-const NFT_MSG_NEWSETELEM: u16 = 10 << 8 | 12;
+const NFT_MSG_NEWCHAIN: u16 = 0x0a03;
+const NFT_MSG_NEWSETELEM: u16 = 0x0a0c;
 /// `struct nfgenmsg`, before the attributes.
 const NFGENMSG_LEN: usize = 4;
 /// `NFTA_CHAIN_TABLE`, `NFTA_SET_ELEM_LIST_TABLE`.
