@@ -32,11 +32,12 @@ const PREFIX: &str = "rc-propagation";
 /// The node that both proxies are on, each in a namespace of its own.
 const NODE: u32 = 0;
 /// Fewer changes on a quiet cluster have no percentiles worth the name.
-const QUIET_CHANGES: usize = 30;
+const QUIET_CHANGES: usize = 20;
 /// Longer than the publish interval and kube-proxy's minSyncPeriod, by any part of either.
 const PAUSE_MS: Range<u64> = 1500..2500;
-/// How long a change may take to arrive. Generous: it bounds failures only.
-const PATIENCE: Duration = Duration::from_mins(2);
+/// How long a change may take to arrive. Generous: it bounds failures only. kube-proxy lists its whole table before each
+/// sync, which takes nft many seconds at 10,000 Services (<https://github.com/kubernetes/kubernetes/issues/139513>).
+const PATIENCE: Duration = Duration::from_mins(5);
 /// Between two looks whether it has arrived. The time is the kernel's word, not that of the look.
 const LOOK: Duration = Duration::from_millis(20);
 /// If changes are later than that, the rate is not what was asked for.
