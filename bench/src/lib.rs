@@ -8,6 +8,7 @@ pub mod cluster;
 pub mod compile;
 pub mod connect;
 pub mod control;
+pub mod fanout;
 pub mod live;
 mod memory;
 mod objects;

@@ -10,7 +10,7 @@ use rulecast_bench::apply::{self, Prepared};
 use rulecast_bench::cluster::{Cluster, Size};
 use rulecast_bench::progress::Progress;
 use rulecast_bench::report::{self, Row};
-use rulecast_bench::{compile, connect, propagation, wire};
+use rulecast_bench::{compile, connect, fanout, propagation, wire};
 
 /// The controller's allocator, so that `compile` reports the controller's memory.
 #[global_allocator]
@@ -38,11 +38,15 @@ enum What {
     /// The first packet of a connection, beside kube-proxy's: time and rules. Needs root, and the real kube-proxy, which is
     /// built from source if it never was.
     Connect(Connect),
+    /// The API server's work for many nodes and one endpoint change after the other: kube-proxy's watches beside
+    /// rulecast's. Needs root, and a real API server, which is built from source if it never was.
+    Fanout(Fanout),
     /// From the write of an EndpointSlice to the kernel of a node, beside kube-proxy, on a real API server: on a quiet
     /// cluster, and while changes go on. Needs root, and the real kube-apiserver and kube-proxy, which are built from
     /// source if they never were.
     Propagation(Propagation),
-    /// All of these but `connect` and `propagation`, at 1,000, 10,000 and 40,000 Services unless told otherwise. Needs root.
+    /// All of these but `connect`, `fanout` and `propagation`, at 1,000, 10,000 and 40,000 Services unless told otherwise.
+    /// Needs root.
     All(Node),
     /// One measurement of the compiler, in a process of its own.
     #[command(hide = true)]
@@ -95,6 +99,38 @@ struct Connect {
 }
 
 #[derive(Args)]
+struct Fanout {
+    /// Number of nodes.
+    #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(0..=10_000))]
+    nodes: u32,
+    /// Number of kube-proxies; by default as many as nodes, but no more than 500.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(0..=10_000))]
+    peer_nodes: Option<u32>,
+    /// Number of Services.
+    #[arg(long, default_value_t = 10_000)]
+    services: u32,
+    /// Number of endpoints of each Service.
+    #[arg(long, default_value_t = 10)]
+    endpoints: u32,
+    /// Endpoints that change in a second, each in another Service's EndpointSlice.
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    rate: u32,
+    /// Number of kube-proxies that join one after the other; five times as many rulecast nodes do.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(0..=100))]
+    joins: u32,
+    /// The least time between two reports of a rulecast node about new versions, in seconds, as rulecast-node's option of
+    /// the same name; 0: none.
+    #[arg(long, default_value_t = 10)]
+    report_interval: u32,
+    /// How long to measure each, in seconds.
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=3600))]
+    seconds: u32,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args)]
 struct Propagation {
     /// Number of Services; several, separated by commas, are measured one after the other.
     #[arg(long, value_delimiter = ',', default_value = "1000,10000")]
@@ -137,6 +173,7 @@ fn run(command: What) -> Result<()> {
             return Ok(());
         }
         What::Connect(options) => return connect(&options),
+        What::Fanout(options) => return fanout(&options),
         What::Propagation(options) => return propagation(&options),
         What::Compile(common) => (&["compile"], common, None),
         What::Wire(common) => (&["wire"], common, None),
@@ -198,6 +235,28 @@ fn connect(options: &Connect) -> Result<()> {
         } else {
             println!("{}", comparison.table());
         }
+    }
+    Ok(())
+}
+
+fn fanout(options: &Fanout) -> Result<()> {
+    let mut progress = Progress::default();
+    let plan = fanout::Plan {
+        size: Size { services: options.services, endpoints: options.endpoints },
+        nodes: options.nodes,
+        peer_nodes: options.peer_nodes.unwrap_or(options.nodes.min(500)),
+        joins: options.joins,
+        rate: options.rate,
+        report_interval: (options.report_interval > 0)
+            .then(|| Duration::from_secs(options.report_interval.into())),
+        time: Duration::from_secs(options.seconds.into()),
+    };
+    let comparison = fanout::measure(&plan, &mut progress)?;
+    progress.clear();
+    if options.json {
+        println!("{}", serde_json::to_string(&comparison)?);
+    } else {
+        print!("{}", comparison.table());
     }
     Ok(())
 }

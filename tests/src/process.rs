@@ -39,6 +39,12 @@ impl Process {
         &self.name
     }
 
+    /// Its process id, once it was started.
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::id)
+    }
+
     /// Starts it in a namespace. Its log goes on where it was.
     pub fn start(&mut self, namespace: &Namespace) -> anyhow::Result<()> {
         if self.is_running()? {

@@ -108,6 +108,11 @@ impl Live {
         self.kubectl.run(&self.hub, args, "")
     }
 
+    /// Applies objects as administrator.
+    pub fn apply(&self, objects: &[serde_json::Value]) -> Result<()> {
+        self.kubectl.apply(&self.hub, objects)
+    }
+
     /// The API server's process.
     pub fn pid(&self) -> Result<u32> {
         self.control_plane.pid("kube-apiserver")

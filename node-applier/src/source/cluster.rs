@@ -61,9 +61,10 @@ impl Cluster {
 }
 
 fn watch(bundles: &Api<Bundle>, pool: &str) -> Watch {
-    let config = watcher::Config::default()
+    // From the watch cache: many nodes may ask at once. With a page size, kube asks for the newest version instead, for
+    // which the API server asks etcd first.
+    let config = watcher::Config { page_size: None, ..watcher::Config::default() }
         .fields(&format!("metadata.name={pool}"))
-        // From the watch cache: many nodes may ask at once.
         .any_semantic()
         .timeout(WATCH_SECONDS);
     watcher(bundles.clone(), config).default_backoff().boxed()
