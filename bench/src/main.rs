@@ -266,15 +266,14 @@ fn propagation(options: &Propagation) -> Result<()> {
     let (rate, time) = (options.rate, Duration::from_secs(options.seconds));
     for services in &options.services {
         let size = Size { services: *services, endpoints: options.endpoints };
-        let rows = propagation::measure(size, propagation::Options { rate, time }, &mut progress)?;
-        progress.clear();
-        for row in rows {
+        propagation::measure(size, propagation::Options { rate, time }, &mut progress, |row| {
             if options.json {
                 println!("{}", serde_json::to_string(&row)?);
             } else {
                 println!("{}", row.table());
             }
-        }
+            Ok(())
+        })?;
     }
     Ok(())
 }
