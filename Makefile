@@ -1,6 +1,6 @@
 # The targets that the README names. `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help demo test upstream bench connect propagation cluster build crds check fuzz clean-namespaces
+.PHONY: help demo test upstream bench connect fanout propagation cluster build crds check fuzz clean-namespaces
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-18s %s\n", $$1, $$2}'
@@ -34,6 +34,11 @@ connect: ## time and rules that the first packet of a connection takes, beside k
 	tests/prepare.sh
 	cargo build --release -p rulecast-bench
 	"$${CARGO_TARGET_DIR:-target}/release/rulecast-bench" connect $(ARGS)
+
+fanout: ## what many nodes cost a real API server while endpoints change, beside kube-proxies; needs root
+	tests/prepare.sh
+	cargo build --release -p rulecast-bench
+	"$${CARGO_TARGET_DIR:-target}/release/rulecast-bench" fanout $(ARGS)
 
 propagation: ## time from the write of an EndpointSlice to the kernel, beside kube-proxy's; needs root
 	tests/prepare.sh

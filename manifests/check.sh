@@ -121,13 +121,13 @@ may_not rulecast-node list rulechunks.rulecast.dev
 may_not rulecast-node update rulebundles.rulecast.dev/default
 may_not rulecast-node delete rulenodes.rulecast.dev
 may rulecast-controller update rulebundles.rulecast.dev
-may rulecast-controller patch leases.coordination.k8s.io/rulecast-controller rulecast-system
+may rulecast-controller update leases.coordination.k8s.io/rulecast-controller rulecast-system
 for what in secrets configmaps pods; do may_not rulecast-controller get $what; done
 may_not rulecast-controller delete rulebundles.rulecast.dev
 may_not rulecast-controller update rulechunks.rulecast.dev
 may_not rulecast-controller update rulepools.rulecast.dev
 may_not rulecast-controller update rulenodes.rulecast.dev "" --subresource status
-may_not rulecast-controller patch leases.coordination.k8s.io/another rulecast-system
+may_not rulecast-controller update leases.coordination.k8s.io/another rulecast-system
 
 echo "--- a RuleNode is its node's own"
 for n in check-a check-b; do

@@ -89,7 +89,7 @@ async fn start(args: RunArgs) -> anyhow::Result<ExitCode> {
                 // The pools are the manifests'; the cluster need not have them.
                 parts.run(&args, world, sink, NoStatus, cluster).await?
             } else {
-                parts.run(&args, world, sink, ClusterStatus::new(client), cluster).await?
+                parts.run(&args, world, sink, ClusterStatus::new(client, identity(&args)), cluster).await?
             }
         }
         (None, None) => unreachable!("without an output there is a cluster"),
@@ -131,8 +131,7 @@ impl Parts {
         let mut election = None;
         let alone = args.once || args.output.is_some();
         if let (false, Some(namespace), Some(client)) = (alone, &args.lease_namespace, elector) {
-            let identity = args.identity.clone().unwrap_or_else(|| format!("pid-{}", std::process::id()));
-            let (leadership, running) = Election::start(client, namespace.clone(), identity);
+            let (leadership, running) = Election::start(client, namespace, &identity(args));
             controller = controller.with_leadership(leadership);
             election = Some(running);
         }
@@ -150,6 +149,11 @@ impl Parts {
         }
         Ok(summary?)
     }
+}
+
+/// By what others know this process.
+fn identity(args: &RunArgs) -> String {
+    args.identity.clone().unwrap_or_else(|| format!("pid-{}", std::process::id()))
 }
 
 fn conclude(args: &RunArgs, summary: &Summary) -> ExitCode {

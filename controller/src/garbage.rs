@@ -50,7 +50,7 @@ impl Garbage {
             }
             // A pool that nobody asks for any more, and whose nodes run on; or another controller publishes.
             match load(sink, pool).await? {
-                Found::Sound(published, _) => named.chunks.extend(published.names()),
+                Found::Sound(published, ..) => named.chunks.extend(published.names()),
                 Found::Nothing { .. } => {}
                 Found::Damaged { .. } => return Ok(0),
             }

@@ -1,5 +1,6 @@
 //! What an operator wants to see, in Prometheus' text format.
 
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use prometheus_client::encoding::text::encode;
@@ -13,6 +14,7 @@ use rulecast_compiler::PoolBundle;
 
 use crate::objects::Kind;
 use crate::publisher::{Outcome, Published};
+use crate::status::Use;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct PoolLabel {
@@ -28,6 +30,12 @@ impl EncodeLabelValue for Kind {
     fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
         EncodeLabelValue::encode(&self.as_str(), encoder)
     }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct LimitLabel {
+    pool: String,
+    limit: &'static str,
 }
 
 type PoolGauge = Family<PoolLabel, Gauge>;
@@ -58,6 +66,7 @@ pub struct Metrics {
     records: PoolGauge,
     sequence: PoolGauge,
     checkpoint_bytes: PoolGauge,
+    limits: Family<LimitLabel, Gauge<f64, AtomicU64>>,
     deleted_chunks: Counter,
 }
 
@@ -96,6 +105,7 @@ impl Metrics {
             records: Family::default(),
             sequence: Family::default(),
             checkpoint_bytes: Family::default(),
+            limits: Family::default(),
             deleted_chunks: Counter::default(),
             registry: Registry::default(),
         };
@@ -148,6 +158,8 @@ impl Metrics {
         r.register("bundle_sequence", "The published sequence", self.sequence.clone());
         let help = "The checkpoint that a joining node reads";
         r.register_with_unit("checkpoint", help, Unit::Bytes, self.checkpoint_bytes.clone());
+        let help = "How much of a limit of the format is used; beyond 1 nothing is published";
+        r.register_with_unit("limit_used", help, Unit::Ratios, self.limits.clone());
     }
 
     /// All metrics as text.
@@ -220,6 +232,14 @@ impl Metrics {
         set(&self.checkpoint_bytes, pool, published.checkpoint_bytes() as u64);
     }
 
+    pub(crate) fn used(&self, pool: &str, uses: &[Use]) {
+        for used in uses {
+            let label = LimitLabel { pool: pool.to_owned(), limit: used.name };
+            #[expect(clippy::cast_precision_loss, reason = "a share, for people")]
+            self.limits.get_or_create(&label).set(used.used as f64 / used.limit as f64);
+        }
+    }
+
     pub(crate) fn published(&self, pool: &str, outcome: &Outcome, took: Duration, lag: Option<Duration>) {
         let Outcome::Published { changes, delta_bytes, checkpoint_bytes, .. } = outcome else { return };
         let label = PoolLabel { pool: pool.to_owned() };
@@ -257,6 +277,7 @@ impl Metrics {
         ] {
             gauge.remove(&label);
         }
+        self.limits.clear();
     }
 }
 

@@ -32,7 +32,8 @@ OPTIONS
   --healthz-bind-address ADDR       /healthz, /livez, /metrics (default: 0.0.0.0:10256; '' for none)
   --metrics-bind-address ADDR       /metrics, /proxyMode (default: 127.0.0.1:10249; '' for none)
   --bind-address-hard-fail          end when one of these addresses is taken, instead of trying again
-  --report-interval SECONDS         least time between reports of new versions (default: 10)
+  --report-interval SECONDS         least time between reports of new versions, of thousands of
+                                    nodes longer (default: 10)
   --once                            apply one version and exit
   --log-level LEVEL                 error, warn, info, debug or trace (default: info)
 

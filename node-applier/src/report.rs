@@ -1,5 +1,7 @@
 //! The node's RuleNode: which version it runs, and why not the newest.
 
+mod schedule;
+
 use std::time::{Duration, SystemTime};
 
 use k8s_openapi::jiff::Timestamp;
@@ -7,37 +9,41 @@ use kube::Client;
 use kube::api::{Api, DynamicObject, Patch, PatchParams};
 use rulecast_connect::{chain, jitter};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 use tracing::{debug, warn};
+
+use schedule::{Change, Schedule};
 
 use crate::source::cluster::resource;
 use crate::status::{Shared, State};
 
+/// How often to look whether there is something to report.
+const LOOK: Duration = Duration::from_millis(500);
 /// How long a write may take.
 const TIMEOUT: Duration = Duration::from_secs(15);
 const MANAGER: &str = "rulecast-node";
 
-/// Writes RuleNode `node` when something changed: problems and their end at once, versions not more often than
-/// `interval`, since thousands of nodes write.
+/// Writes RuleNode `node` when something changed, as [`Schedule`] says.
 pub async fn run(client: Client, node: String, pool: String, interval: Duration, shared: Shared) {
     let api: Api<DynamicObject> = Api::all_with(client, &resource("RuleNode", "rulenodes"));
-    let mut reported: Option<State> = None;
-    let mut last = tokio::time::Instant::now();
+    let mut schedule = Schedule::new(interval);
+    let mut reported: Option<(State, Value)> = None;
     let mut failing = false;
     loop {
-        tokio::time::sleep(Duration::from_millis(500)).await;
+        tokio::time::sleep(LOOK).await;
         let state = shared.lock().0.clone();
-        let urgent = reported.as_ref().is_none_or(|r| {
-            r.problem.as_ref().map(|p| p.reason) != state.problem.as_ref().map(|p| p.reason)
-                || r.restored != state.restored
-        });
-        let changed = reported.as_ref() != Some(&state);
-        if !(changed && (urgent || last.elapsed() >= interval)) {
+        let status = status(&pool, &state);
+        let change = match &reported {
+            Some((_, before)) if *before == status => Change::None,
+            Some((before, _)) if !is_urgent(before, &state) => Change::Version,
+            _ => Change::Urgent,
+        };
+        if !schedule.is_due(change, state.nodes, Instant::now()) {
             continue;
         }
-        last = tokio::time::Instant::now();
-        match write(&api, &node, &pool, &state).await {
+        match write(&api, &node, &status).await {
             Ok(()) => {
-                (reported, failing) = (Some(state), false);
+                (reported, failing) = (Some((state, status)), false);
                 debug!("reported");
             }
             Err(error) => {
@@ -51,20 +57,26 @@ pub async fn run(client: Client, node: String, pool: String, interval: Duration,
     }
 }
 
+/// Whether somebody waits for it.
+fn is_urgent(before: &State, after: &State) -> bool {
+    let reason = |state: &State| state.problem.as_ref().map(|problem| problem.reason);
+    reason(before) != reason(after) || before.restored != after.restored
+}
+
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-async fn write(api: &Api<DynamicObject>, node: &str, pool: &str, state: &State) -> Result<(), Failure> {
+async fn write(api: &Api<DynamicObject>, node: &str, status: &Value) -> Result<(), Failure> {
     let params = PatchParams::apply(MANAGER).force();
-    let object = |status: Option<Value>| {
+    let object = |status: Option<&Value>| {
         let mut object = json!({
             "apiVersion": "rulecast.dev/v1alpha1", "kind": "RuleNode", "metadata": { "name": node },
         });
         if let Some(status) = status {
-            object["status"] = status;
+            object["status"] = status.clone();
         }
         Patch::Apply(object)
     };
-    let status = object(Some(status(pool, state)));
+    let status = object(Some(status));
     let wrote = tokio::time::timeout(TIMEOUT, api.patch_status(node, &params, &status)).await?;
     if let Err(kube::Error::Api(answer)) = &wrote
         && answer.code == 404

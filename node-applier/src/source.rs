@@ -2,6 +2,7 @@
 
 pub mod cluster;
 pub mod directory;
+mod spread;
 
 use std::future::Future;
 

@@ -34,6 +34,8 @@ pub struct State {
     pub restored: bool,
     /// Why a newer version, or a repair, is not in force.
     pub problem: Option<Problem>,
+    /// How many nodes the pool has.
+    pub nodes: usize,
     /// The node is being drained: load balancers should go elsewhere.
     pub draining: bool,
     /// The kernel holds the version in force.

@@ -27,6 +27,8 @@ pub type Element = (Family, Name, Vec<Part>);
 pub struct View {
     me: Tag,
     fact: NodeFact,
+    /// All nodes of the pool.
+    nodes: BTreeSet<Tag>,
     rules: [Option<Box<Ruleset>>; 2],
     targets: HashMap<GroupId, Target>,
     elements: BTreeSet<Element>,
@@ -67,6 +69,7 @@ impl View {
         let mut view = Self {
             me,
             fact,
+            nodes: BTreeSet::new(),
             rules: [None, None],
             targets: HashMap::new(),
             elements: BTreeSet::new(),
@@ -137,6 +140,11 @@ impl View {
     }
 
     fn take_fact(&mut self, tag: Tag, value: Option<Value>, touched: &mut Touched) {
+        if value.is_some() {
+            self.nodes.insert(tag);
+        } else {
+            self.nodes.remove(&tag);
+        }
         if tag != self.me {
             return;
         }
@@ -237,6 +245,12 @@ impl View {
     /// Whether [`Self::health_checks`] may differ from what it was at the last call of this.
     pub fn take_counts_changed(&mut self) -> bool {
         std::mem::take(&mut self.counts_changed)
+    }
+
+    /// How many nodes the pool has, as far as something is said of them.
+    #[must_use]
+    pub fn nodes(&self) -> usize {
+        self.nodes.len()
     }
 
     /// The Services with a healthCheckNodePort, with the number of their ready endpoints on this node in both families. As

@@ -27,6 +27,7 @@ const QUIET: Duration = Duration::from_millis(1200);
 const GROUP: &str = "/apis/rulecast.dev/v1alpha1";
 /// Where the controller tells its health, in the switch's namespace.
 const CONTROLLER_BIND: &str = "127.0.0.1:10266";
+const SECOND_BIND: &str = "127.0.0.1:10267";
 
 /// The cluster. Its parts end in the order of the fields.
 pub struct Cluster {
@@ -65,9 +66,7 @@ impl Cluster {
         let kubectl = Kubectl::new(&peers.join("kubectl"), &control_plane.kubeconfig(), dir.path());
         let path = |name: &str| dir.path().join(name);
         let text = |name: &str| path(name).display().to_string();
-        let args = ["run", "--kubeconfig", &text("controller.kubeconfig"), "--bind", CONTROLLER_BIND];
-        let controller =
-            Process::new("the controller", &programs.join(CONTROLLER), &args, &path("controller.log"));
+        let controller = controller(programs, dir.path(), "first", CONTROLLER_BIND);
         let appliers = network.nodes.iter().map(|node| {
             let (config, state) =
                 (text(&format!("{}.kubeconfig", node.name)), text(&format!("{}-state", node.name)));
@@ -81,6 +80,11 @@ impl Cluster {
         let mut this = Self { appliers, controller, control_plane, kubectl, network, dir };
         this.install().and_then(|()| this.recover()).inspect_err(|_| this.print_logs())?;
         Ok(this)
+    }
+
+    /// A second controller, which does not run yet.
+    pub fn second_controller(&self) -> anyhow::Result<Process> {
+        Ok(controller(programs::folder()?, self.dir.path(), "second", SECOND_BIND))
     }
 
     fn install(&self) -> anyhow::Result<()> {
@@ -281,6 +285,11 @@ impl Cluster {
         http::get(&self.network.hub, CONTROLLER_BIND.parse()?, path)
     }
 
+    /// Asks the second controller.
+    pub fn ask_second_controller(&self, path: &str) -> anyhow::Result<(u16, String)> {
+        http::get(&self.network.hub, SECOND_BIND.parse()?, path)
+    }
+
     /// Waits until an applier answers.
     pub fn wait_for_applier(&self, node: usize) -> anyhow::Result<()> {
         wait_for("the applier to answer", Duration::from_secs(20), || {
@@ -298,6 +307,14 @@ impl Cluster {
         }
         println!("{}", self.control_plane.log_tails());
     }
+}
+
+fn controller(programs: &Path, dir: &Path, name: &str, bind: &str) -> Process {
+    let kubeconfig = dir.join("controller.kubeconfig").display().to_string();
+    let lease = ["--lease-namespace", SYSTEM, "--identity", name];
+    let args = [&["run", "--kubeconfig", &kubeconfig, "--bind", bind], &lease[..]].concat();
+    let log = dir.join(format!("controller-{name}.log"));
+    Process::new(&format!("the {name} controller"), &programs.join(CONTROLLER), &args, &log)
 }
 
 /// A Service as the API server made it.

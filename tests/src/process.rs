@@ -84,6 +84,21 @@ impl Process {
         Ok(status)
     }
 
+    /// Lets it stand still, as on a machine that hangs.
+    pub fn freeze(&self) -> anyhow::Result<()> {
+        self.signal(Signal::SIGSTOP)
+    }
+
+    /// Lets it go on.
+    pub fn thaw(&self) -> anyhow::Result<()> {
+        self.signal(Signal::SIGCONT)
+    }
+
+    fn signal(&self, signal: Signal) -> anyhow::Result<()> {
+        let child = self.child.as_ref().context("it does not run")?;
+        Ok(kill(Pid::from_raw(child.id().cast_signed()), signal)?)
+    }
+
     /// Kills it with SIGKILL.
     pub fn kill(&mut self) -> anyhow::Result<()> {
         if let Some(mut child) = self.child.take() {
@@ -95,8 +110,7 @@ impl Process {
 
     /// Asks it to end and waits until it has.
     pub fn terminate(&mut self) -> anyhow::Result<ExitStatus> {
-        let child = self.child.as_ref().context("it does not run")?;
-        kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGTERM)?;
+        self.signal(Signal::SIGTERM)?;
         self.wait()
     }
 

@@ -172,7 +172,8 @@ impl Bench<'_> {
     /// The phases with the controller.
     async fn controller(&mut self, controller: &mut Process, comparison: &mut Comparison) -> Result<()> {
         let (live, plan) = (self.live, self.plan);
-        live.add_appliers(0..plan.nodes.max(OWN_JOINS * plan.joins), self.progress).await?;
+        let appliers = plan.nodes.max(OWN_JOINS * plan.joins);
+        live.add_appliers(0..appliers, self.progress).await?;
         self.progress.step("the controller reads and publishes everything");
         controller.start(&live.hub)?;
         let admin = live.admin();
@@ -183,7 +184,10 @@ impl Bench<'_> {
         self.settle().await?;
         let process = controller.pid().context("the controller runs")?;
         let before = cpu::of(process)?;
-        start.send_replace(Some(Reports { start: Instant::now(), interval: plan.report_interval }));
+        if let Some(interval) = plan.report_interval {
+            let nodes = live.cluster().nodes().max(appliers);
+            start.send_replace(Some(Reports::new(Instant::now(), interval, nodes)));
+        }
         comparison.own = self.phase("rulecast nodes", Some(&mut fleet)).await?;
         comparison.controller_cpu = cpu::of(process)?.saturating_sub(before);
         comparison.controller_memory = Some(memory::of(&process.to_string())?);

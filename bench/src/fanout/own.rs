@@ -41,11 +41,36 @@ fn watch_path(version: &str) -> String {
     )
 }
 
-/// When the nodes begin to report new versions: each once in `interval`, spread over it. None: they never do.
+/// When nodes report new versions, as `node-applier/src/report/schedule.rs` has it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Reports {
+    /// When the endpoints begin to change.
     pub(super) start: Instant,
-    pub(super) interval: Option<Duration>,
+    /// The least time between two reports of a node.
+    interval: Duration,
+    /// Up to this much is added, at random.
+    spread: Duration,
+}
+
+/// All nodes of a cluster together write this often at most.
+const VERSION: Duration = Duration::from_millis(100);
+
+impl Reports {
+    /// In a cluster with so many nodes, at least `interval` apart.
+    pub(super) fn new(start: Instant, interval: Duration, nodes: u32) -> Self {
+        let spread = VERSION * nodes;
+        Self { start, interval: interval.max(spread), spread }
+    }
+
+    /// The time from one report of a node to its next.
+    fn pause(&self) -> Duration {
+        self.interval + self.spread.mul_f64(fastrand::f64())
+    }
+
+    /// The first report since the start: as if the nodes had been at it for long.
+    fn first(&self) -> Instant {
+        self.start + self.pause().mul_f64(fastrand::f64())
+    }
 }
 
 /// Connects nodes that have read everything. Each reports once now, and again as `reports` says.
@@ -68,11 +93,10 @@ pub(super) async fn fleet(
         let mut reporter =
             Reporter { connection: reporting, name, latest: latest.clone(), seen: seen.clone() };
         reporter.first().await?;
-        let (place, reports) = (f64::from(n) / f64::from(count), reports.clone());
+        let reports = reports.clone();
         // Both go on until the fleet ends.
-        let work = async move {
-            tokio::try_join!(watch(watching, &latest, &seen), reporter.run(reports, place)).map(drop)
-        };
+        let work =
+            async move { tokio::try_join!(watch(watching, &latest, &seen), reporter.run(reports)).map(drop) };
         Ok(Node { traffic, work })
     };
     Fleet::start(count, "rulecast nodes", connect, progress).await
@@ -142,24 +166,23 @@ impl Reporter {
         self.patch("/status", &self.object(Some(&version))).await
     }
 
-    /// Reports new versions once in the interval, as `place` (from 0 to 1) says when in it.
-    async fn run(mut self, mut reports: Receiver<Option<Reports>>, place: f64) -> Result<()> {
-        let begin = *reports.wait_for(Option::is_some).await.context("the end of the measurement")?;
-        let (start, interval) = match begin {
-            Some(Reports { start, interval: Some(interval) }) => (start, interval),
-            _ => std::future::pending().await,
+    /// Reports new versions once it is said when to.
+    async fn run(mut self, mut reports: Receiver<Option<Reports>>) -> Result<()> {
+        // Nobody says so when there are to be none.
+        let Some(reports) = reports.wait_for(Option::is_some).await.ok().and_then(|reports| *reports) else {
+            return std::future::pending().await;
         };
-        let mut due = start + interval.mul_f64(place);
+        let mut due = reports.first();
         let mut reported = 0;
         loop {
             sleep_until(due).await;
-            due += interval;
             let latest = get(&self.latest);
             if latest.sequence != reported {
                 reported = latest.sequence;
                 self.patch("/status", &self.object(Some(&latest))).await?;
                 self.seen.report();
             }
+            due += reports.pause();
         }
     }
 
@@ -189,11 +212,12 @@ impl Reporter {
     }
 }
 
-/// Reads a chunk.
+/// Reads a chunk that is not new, from the watch cache.
 pub(super) async fn chunk(connection: &mut Connection, name: &str) -> Result<Vec<u8>> {
     use base64::Engine as _;
     let ask = Ask { accept: "*/*", ..Ask::default() };
-    let answer = connection.send(Method::GET, &format!("{GROUP}/rulechunks/{name}"), ask, Vec::new()).await?;
+    let path = format!("{GROUP}/rulechunks/{name}?&resourceVersion=0");
+    let answer = connection.send(Method::GET, &path, ask, Vec::new()).await?;
     let object: Value = serde_json::from_slice(&answer.into_body().collect().await?.to_bytes())?;
     let Some(data) = object["spec"]["data"].as_str() else { bail!("RuleChunk {name} has no data") };
     Ok(base64::engine::general_purpose::STANDARD_NO_PAD.decode(data)?)
@@ -203,4 +227,21 @@ pub(super) async fn chunk(connection: &mut Connection, name: &str) -> Result<Vec
 pub(super) async fn begin_watch(connection: &mut Connection, version: &str) -> Result<hyper::body::Incoming> {
     let ask = Ask { accept: "*/*", ..Ask::default() };
     Ok(connection.send(Method::GET, &watch_path(version), ask, Vec::new()).await?.into_body())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_nodes_together_write_ten_reports_a_second_at_most() {
+        fastrand::seed(5);
+        let start = Instant::now();
+        let reports = Reports::new(start, Duration::from_secs(10), 1000);
+        let firsts = (0..1000).map(|_| (reports.first() - start).as_secs());
+        let within = firsts.filter(|second| *second < 60).count();
+        // 1,000 nodes once in 100 to 200 seconds.
+        assert!((300..=500).contains(&within), "{within}");
+        assert_eq!(Reports::new(start, Duration::from_secs(10), 2).interval, Duration::from_secs(10));
+    }
 }

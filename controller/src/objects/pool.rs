@@ -26,6 +26,8 @@ pub struct PoolConfig {
     pub pool: Pool,
     /// The shortest time between two publications.
     pub publish_interval: Duration,
+    /// The least epoch to publish in.
+    pub epoch: u64,
     /// The sequence on top of which a publication may lose many Services. See [`ALLOW_SHRINK`].
     pub allow_shrink: Option<u64>,
     /// `metadata.generation`.
@@ -39,6 +41,7 @@ impl Default for PoolConfig {
         Self {
             pool: Pool::default(),
             publish_interval: Duration::from_secs(1),
+            epoch: 0,
             allow_shrink: None,
             generation: None,
             conditions: Vec::new(),
@@ -93,6 +96,7 @@ impl Convert for RulePool {
                 node_selector: self.spec.node_selector,
             },
             publish_interval,
+            epoch: self.spec.epoch,
             allow_shrink,
             generation: self.metadata.generation,
             conditions: self.status.map(|s| s.conditions).unwrap_or_default(),

@@ -1,7 +1,7 @@
 //! Writing checkpoints, beside the publications that change something.
 //!
-//! Encoding one takes longer than everything else, so it is done after a head, when things are quiet: a checkpoint of the
-//! version that is published. The next head names it, and its delta is the first one after it.
+//! Encoding one takes longer than everything else, so it is done beside the publications: of a version that is published, while
+//! the next ones go out. The first head after it names it; the deltas since lead on from there.
 
 use std::fmt::Display;
 use std::sync::Arc;
@@ -43,30 +43,38 @@ pub struct Rotation {
     sequence: u64,
     frame: Vec<u8>,
     gate: Gate,
+    reading: u64,
 }
 
 /// One that is written. Nothing is deleted until its publisher knows of it.
 pub struct Rotated {
     pub(super) checkpoint: CheckpointRef,
+    /// See [`Rotation::of_reading`].
+    pub(super) reading: u64,
     _closed: Closed,
 }
 
 impl Rotation {
     pub(super) fn new(pool: &str, sequence: u64, bundle: &Bundle, gate: Gate) -> Self {
-        Self { pool: pool.to_owned(), sequence, frame: bundle.frame(), gate }
+        Self { pool: pool.to_owned(), sequence, frame: bundle.frame(), gate, reading: 0 }
+    }
+
+    /// Remembers of which reading of what is published its version is.
+    pub(super) fn of_reading(self, reading: u64) -> Self {
+        Self { reading, ..self }
     }
 
     /// Writes it: its chunks, then its index.
     pub async fn write<S: Sink>(self, sink: &S) -> Result<Rotated, PublishError> {
-        let Self { pool, sequence, frame, gate } = self;
+        let Self { pool, sequence, frame, gate, reading } = self;
         let closed = gate.close().await;
         let raw = frame.len();
-        let encoded = tokio::task::spawn_blocking(move || Checkpoint::of_frame(sequence, &frame)).await;
+        let encoded = off_the_loop(raw, move || Checkpoint::of_frame(sequence, &frame)).await;
         let failed = |e: &dyn Display| PublishError::TooLarge {
             pool: pool.clone(),
             problem: format!("{raw} bytes: {e}"),
         };
-        let checkpoint = encoded.map_err(|e| failed(&e))?;
+        let checkpoint = encoded.ok_or_else(|| failed(&"it could not be encoded"))?;
         let bytes = checkpoint.size();
         let Checkpoint { index, chunks } = checkpoint;
         let encoded = index.encode();
@@ -83,7 +91,18 @@ impl Rotation {
         stream::iter(writes).buffer_unordered(PARALLEL).try_collect::<()>().await?;
         let id = ChunkId::of(&encoded);
         sink.write_chunk(&pool, ChunkKind::Index, id, &encoded).await?;
-        let checkpoint = CheckpointRef { sequence, index: id, chunks: index.chunks, bytes };
-        Ok(Rotated { checkpoint, _closed: closed })
+        let checkpoint = CheckpointRef { sequence, index: id, chunks: index.chunks, bytes, raw };
+        Ok(Rotated { checkpoint, reading, _closed: closed })
     }
+}
+
+/// What is smaller, in bytes or changes, is done at once.
+const SMALL: usize = 1 << 14;
+
+/// Does work that may take long on a thread of its own; none when it panics.
+pub(super) async fn off_the_loop<T: Send + 'static>(
+    size: usize,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Option<T> {
+    if size <= SMALL { Some(work()) } else { tokio::task::spawn_blocking(work).await.ok() }
 }

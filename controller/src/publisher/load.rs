@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 
 use rulecast_bundle::{
-    Bundle, CatchUp, ChunkId, DecodeError, Delta, Head, Index, Key, Refusal, Replica, Value,
+    Bundle, CatchUp, ChunkId, DecodeError, Delta, Head, Index, Key, Refusal, Replica, Value, Way,
 };
 
 use super::PublishError;
-use super::published::{CheckpointRef, Published};
+use super::published::{CheckpointRef, DeltaRef, Published};
+use super::recent::Recent;
 use crate::sink::{Sink, SinkError, Version};
 
 /// What was found.
@@ -18,7 +19,7 @@ pub enum Found {
         sequence: u64,
     },
     /// A bundle that is what its head says.
-    Sound(Box<Published>, Box<Replica>),
+    Sound(Box<Published>, Box<Replica>, Recent),
     /// A head that does not lead to a bundle.
     Damaged {
         /// The highest sequence that nodes can have taken.
@@ -66,7 +67,7 @@ pub async fn load<S: Sink>(sink: &S, pool: &str) -> Result<Found, PublishError> 
     };
     let (sequence, epoch) = (head.sequence, head.epoch);
     match follow(sink, pool, head, version.clone()).await {
-        Ok((published, replica)) => Ok(Found::Sound(Box::new(published), Box::new(replica))),
+        Ok((published, replica, recent)) => Ok(Found::Sound(Box::new(published), Box::new(replica), recent)),
         Err(Damage::Passing(error)) => Err(error),
         Err(Damage::Damaged(problem)) => {
             // The damage may be a head that somebody wrote by hand, with a sequence that nodes have long passed.
@@ -82,7 +83,7 @@ async fn follow<S: Sink>(
     pool: &str,
     head: Head,
     version: Version,
-) -> Result<(Published, Replica), Damage> {
+) -> Result<(Published, Replica, Recent), Damage> {
     let mut replica = Replica::new(pool, head.mode);
     replica.admit(&head).map_err(|refusal| match refusal {
         Refusal::Version { .. } => {
@@ -99,6 +100,10 @@ async fn follow<S: Sink>(
         read.push((id, bytes));
     }
     let way = catch_up.finish()?;
+    let recent = match &way {
+        Way::Anew(_, deltas) => Recent::of(deltas),
+        Way::Deltas(_) => unreachable!("without a version of its own a reader begins anew"),
+    };
     let inline = head.delta_bytes()?;
     replica.advance(head.clone(), way).map_err(|refusal| Damage::Damaged(refusal.to_string()))?;
 
@@ -107,19 +112,22 @@ async fn follow<S: Sink>(
     let of_checkpoint = |id: &ChunkId| id == index_id || index.chunks.contains(id);
     let bytes = read.iter().filter(|(id, _)| of_checkpoint(id)).map(|(_, bytes)| bytes.len()).sum();
     // The deltas were read newest first.
-    let deltas = read.iter().rev().filter(|(id, _)| !of_checkpoint(id));
-    let (mut tail, sizes): (Vec<ChunkId>, Vec<usize>) = deltas.map(|(id, bytes)| (*id, bytes.len())).unzip();
-    let mut tail_bytes: usize = sizes.iter().sum();
-    let unsaved = inline.filter(|_| head.sequence > index.sequence);
-    if let Some(delta) = &unsaved {
-        // Its chunk may have been written or not; writing it again does no harm.
-        tail.push(ChunkId::of(delta));
-        tail_bytes += delta.len();
+    let mut tail = Vec::new();
+    for (id, bytes) in read.iter().rev().filter(|(id, _)| !of_checkpoint(id)) {
+        tail.push(DeltaRef { id: *id, to: Delta::decode(bytes)?.to, bytes: bytes.len() });
     }
-    let checkpoint =
-        CheckpointRef { sequence: index.sequence, index: *index_id, chunks: index.chunks, bytes };
+    let unsaved = inline.filter(|_| head.sequence > index.sequence);
+    // Its chunk may have been written or not; writing it again does no harm.
+    tail.extend(unsaved.iter().map(|d| DeltaRef { id: ChunkId::of(d), to: head.sequence, bytes: d.len() }));
+    let checkpoint = CheckpointRef {
+        sequence: index.sequence,
+        index: *index_id,
+        raw: index.raw_size,
+        chunks: index.chunks,
+        bytes,
+    };
     let services = count_services(replica.bundle());
-    Ok((Published { head, version, checkpoint, tail, tail_bytes, unsaved, next: None, services }, replica))
+    Ok((Published { head, version, checkpoint, tail, unsaved, next: None, services }, replica, recent))
 }
 
 fn count_services(bundle: &Bundle) -> usize {

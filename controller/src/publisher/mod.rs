@@ -6,12 +6,14 @@ mod outcome;
 mod pace;
 mod plan;
 mod published;
+mod recent;
 mod shrink;
 mod write;
 
 use rulecast_bundle::Replica;
 use rulecast_compiler::PoolBundle;
 
+use self::published::CheckpointRef;
 use crate::sink::{Sink, Version};
 
 pub use checkpoint::{Gate, Rotated, Rotation};
@@ -20,6 +22,7 @@ pub use outcome::{Outcome, PublishError};
 pub use pace::Pace;
 pub use plan::{Limits, Plan};
 pub use published::Published;
+pub use recent::Recent;
 pub use shrink::Shrink;
 pub use write::{WriteError, Written};
 
@@ -54,12 +57,28 @@ pub enum Next {
 /// one; those with I/O do not borrow the publisher.
 pub struct Publisher {
     pool: String,
-    limits: Limits,
     allow_shrink: bool,
-    gate: Gate,
+    settings: Settings,
     base: Base,
+    /// What changed since the checkpoint, as far as `base` is known.
+    recent: Recent,
     /// The highest epoch and sequence that were published as far as this process knows: nodes refuse what is below.
     floor: (u64, u64),
+    /// How often what is published was read: a checkpoint begun before is not one of what is known now.
+    readings: u64,
+    /// A checkpoint of the version that is being published, due without a quiet moment for it.
+    snapshot: Option<Rotation>,
+    /// One is being written.
+    rotating: bool,
+}
+
+/// What every plan follows.
+#[derive(Default)]
+struct Settings {
+    limits: Limits,
+    gate: Gate,
+    /// The least epoch.
+    epoch: u64,
 }
 
 impl Publisher {
@@ -68,18 +87,21 @@ impl Publisher {
     pub fn new(pool: impl Into<String>) -> Self {
         Self {
             pool: pool.into(),
-            limits: Limits::default(),
             allow_shrink: false,
-            gate: Gate::default(),
+            settings: Settings::default(),
             base: Base::Unknown,
+            recent: Recent::default(),
             floor: (0, 0),
+            readings: 0,
+            snapshot: None,
+            rotating: false,
         }
     }
 
     /// With other limits than the usual ones.
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
-        self.limits = limits;
+        self.settings.limits = limits;
         self
     }
 
@@ -93,8 +115,14 @@ impl Publisher {
     /// Shares the gate that keeps checkpoints and the deletion of chunks apart.
     #[must_use]
     pub fn gate(mut self, gate: Gate) -> Self {
-        self.gate = gate;
+        self.settings.gate = gate;
         self
+    }
+
+    /// Publishes in this epoch from now on, unless it is in a higher one already. Nodes take whatever sequence comes with a
+    /// higher epoch than theirs.
+    pub fn set_epoch(&mut self, epoch: u64) {
+        self.settings.epoch = epoch;
     }
 
     /// The pool.
@@ -124,11 +152,14 @@ impl Publisher {
         match &self.base {
             Base::Unknown => Next::Load,
             Base::Nothing { .. } | Base::Loaded(..) | Base::Damaged { .. } => Next::Publish,
-            Base::Own(published) => {
-                let pending = bundle.has_changes() || published.head.mode != bundle.options().mode;
-                if pending { Next::Publish } else { Next::Rest }
-            }
+            Base::Own(published) if bundle.has_changes() || !self.suits(published, bundle) => Next::Publish,
+            Base::Own(_) => Next::Rest,
         }
+    }
+
+    /// Whether a version that has the same records need not be followed by another one.
+    fn suits(&self, published: &Published, bundle: &PoolBundle) -> bool {
+        published.head.mode == bundle.options().mode && published.head.epoch >= self.settings.epoch
     }
 
     /// Reads what is published before the next publication: somebody else may have published.
@@ -138,6 +169,9 @@ impl Publisher {
 
     /// Takes over what was found to be published.
     pub fn adopt(&mut self, found: Found) {
+        self.readings += 1;
+        self.snapshot = None;
+        self.recent = Recent::default();
         self.base = match found {
             Found::Nothing { sequence } => {
                 if sequence > 0 {
@@ -151,7 +185,7 @@ impl Publisher {
                 let (epoch, sequence) = self.floor.max((self.floor.0, sequence));
                 Base::Nothing { sequence, epoch }
             }
-            Found::Sound(published, _) if published.position() < self.floor => {
+            Found::Sound(published, ..) if published.position() < self.floor => {
                 let (epoch, sequence) = self.floor;
                 tracing::error!(
                     pool = self.pool,
@@ -161,7 +195,8 @@ impl Publisher {
                 );
                 Base::Damaged { sequence, epoch, version: published.version }
             }
-            Found::Sound(published, replica) => {
+            Found::Sound(published, replica, recent) => {
+                self.recent = recent;
                 self.floor = published.position();
                 Base::Loaded(published, replica)
             }
@@ -186,39 +221,49 @@ impl Publisher {
             self.check_shrink(services, allowed)?;
         }
         let changes = bundle.take_changes();
-        let (pool, limits, gate) = (self.pool.as_str(), &self.limits, &self.gate);
-        let plan = |base| Plan::new(pool, base, bundle, limits, gate);
-        let planned = match std::mem::replace(&mut self.base, Base::Unknown) {
-            Base::Unknown => None,
+        let base = std::mem::replace(&mut self.base, Base::Unknown);
+        let plan = |on| Plan::new(&self.pool, on, bundle, &self.recent, &self.settings);
+        let (base, planned) = match base {
+            Base::Unknown => (Base::Unknown, None),
             Base::Nothing { sequence, epoch } => {
-                self.base = Base::Nothing { sequence, epoch };
-                Some(plan(plan::On::Ruins { sequence, epoch, version: None }))
+                let planned = plan(plan::On::Ruins { sequence, epoch, version: None });
+                (Base::Nothing { sequence, epoch }, Some(planned))
             }
             Base::Damaged { sequence, epoch, version } => {
                 let planned = plan(plan::On::Ruins { sequence, epoch, version: Some(version.clone()) });
-                self.base = Base::Damaged { sequence, epoch, version };
-                Some(planned)
+                (Base::Damaged { sequence, epoch, version }, Some(planned))
             }
             Base::Own(published) => {
-                let same = changes.is_empty() && published.head.mode == bundle.options().mode;
+                let same = changes.is_empty() && self.suits(&published, bundle);
                 let planned = (!same).then(|| plan(plan::On::Head(&published, changes)));
-                self.base = Base::Own(published);
-                planned
+                (Base::Own(published), planned)
             }
             Base::Loaded(mut published, replica) => {
                 let changes = replica.bundle().diff(bundle.bundle());
-                if changes.is_empty() && published.head.mode == bundle.options().mode {
+                if changes.is_empty() && self.suits(&published, bundle) {
                     published.services = services;
-                    self.base = Base::Own(published);
-                    None
+                    (Base::Own(published), None)
                 } else {
                     let planned = plan(plan::On::Head(&published, changes));
-                    self.base = Base::Loaded(published, replica);
-                    Some(planned)
+                    (Base::Loaded(published, replica), Some(planned))
                 }
             }
         };
+        self.base = base;
+        self.snapshot = planned.as_ref().and_then(|plan| self.overdue(plan, bundle));
         Ok(planned)
+    }
+
+    /// A checkpoint of what is about to be published, if there was no quiet moment for one.
+    fn overdue(&self, plan: &Plan, bundle: &PoolBundle) -> Option<Rotation> {
+        let before = plan.before.as_ref().filter(|_| plan.delta.is_some() && !self.rotating)?;
+        let overdue = before.next.is_none() && before.is_due(&self.settings.limits, 2);
+        overdue.then(|| self.checkpoint(plan.sequence(), bundle))
+    }
+
+    fn checkpoint(&self, sequence: u64, bundle: &PoolBundle) -> Rotation {
+        Rotation::new(&self.pool, sequence, bundle.bundle(), self.settings.gate.clone())
+            .of_reading(self.readings)
     }
 
     fn check_shrink(&self, services: usize, allowed: Option<u64>) -> Result<(), Shrink> {
@@ -239,14 +284,22 @@ impl Publisher {
         bundle: &mut PoolBundle,
     ) -> Result<Outcome, PublishError> {
         match result {
-            Ok(Written { published, outcome, checkpoint }) => {
+            Ok(Written { mut published, outcome, changes, checkpoint }) => {
+                // One may have been written meanwhile.
+                if let Base::Own(before) | Base::Loaded(before, _) = &mut self.base {
+                    let newer = |next: &CheckpointRef| next.sequence > published.checkpoint.sequence;
+                    published.next = before.next.take().filter(newer);
+                }
                 self.floor = published.position();
+                self.recent.forget_until(published.checkpoint.sequence);
+                self.recent.note(published.head.sequence, changes.unwrap_or_default());
                 self.base = Base::Own(published);
                 bundle.confirm();
                 drop(checkpoint);
                 Ok(outcome)
             }
             Err(WriteError { error, head_untouched: true }) => {
+                self.snapshot = None;
                 if let Base::Own(_) = self.base {
                     bundle.put_back();
                 }
@@ -254,27 +307,35 @@ impl Publisher {
             }
             Err(WriteError { error, head_untouched: false }) => {
                 // Another head, or perhaps ours after all: only reading tells.
+                self.snapshot = None;
                 self.base = Base::Unknown;
                 Err(error)
             }
         }
     }
 
-    /// A checkpoint of what is published, if one is due and nothing more urgent is to be done.
-    #[must_use]
-    pub fn rotation(&self, bundle: &PoolBundle) -> Option<Rotation> {
+    /// A checkpoint to be written beside the next publications, if one is due. [`Publisher::rotated`] must follow.
+    pub fn rotation(&mut self, bundle: &PoolBundle) -> Option<Rotation> {
         let Base::Own(published) = &self.base else { return None };
-        let due = published.next.is_none() && published.is_due(&self.limits, 1);
+        if self.rotating {
+            return None;
+        }
+        let quiet = published.next.is_none() && published.is_due(&self.settings.limits, 1);
         // Only then is what is compiled what is published.
-        let same = due && self.next(bundle) == Next::Rest;
-        same.then(|| Rotation::new(&self.pool, published.head.sequence, bundle.bundle(), self.gate.clone()))
+        let quiet = quiet && self.next(bundle) == Next::Rest;
+        let sequence = published.head.sequence;
+        let rotation = self.snapshot.take().or_else(|| quiet.then(|| self.checkpoint(sequence, bundle)));
+        self.rotating = rotation.is_some();
+        rotation
     }
 
-    /// Takes note of what came of a rotation. Nothing may have been published meanwhile.
+    /// Takes note of what came of a rotation.
     pub fn rotated(&mut self, result: Result<Rotated, PublishError>) -> Result<(), PublishError> {
+        self.rotating = false;
         let rotated = result?;
-        if let Base::Own(published) = &mut self.base
-            && published.head.sequence == rotated.checkpoint.sequence
+        if let Base::Own(published) | Base::Loaded(published, _) = &mut self.base
+            && rotated.reading == self.readings
+            && published.newest_checkpoint().sequence < rotated.checkpoint.sequence
         {
             published.next = Some(rotated.checkpoint.clone());
         }

@@ -4,19 +4,25 @@ use rulecast_bundle::frame::Change;
 use rulecast_bundle::{ChunkId, Delta, FORMAT, Head};
 use rulecast_compiler::PoolBundle;
 
-use super::checkpoint::{Gate, Rotation};
+use super::checkpoint::Rotation;
 use super::published::Published;
+use super::recent::Recent;
 use crate::sink::Version;
 
-/// When deltas go inline, and when a new checkpoint is due.
+/// When deltas go inline and are merged, and when a new checkpoint is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// The largest delta that goes inline, in bytes. Nodes cannot find a longer one, so the whole bundle is published
     /// instead.
     pub inline: usize,
-    /// The most deltas after a checkpoint.
-    pub deltas: usize,
-    /// Deltas after a checkpoint may take this many bytes, or `percent` of it if that is more.
+    /// After this many single deltas all since the checkpoint are merged: the most chunks that a node far behind reads
+    /// beside a checkpoint.
+    pub single: usize,
+    /// The largest merged delta, in bytes. Beyond it a new checkpoint is the better way.
+    pub merged: usize,
+    /// The most versions after a checkpoint.
+    pub deltas: u64,
+    /// Deltas after a checkpoint may take this many bytes, or `percent` of it if that is more, but not more than `merged`.
     pub bytes: usize,
     /// See `bytes`.
     pub percent: usize,
@@ -24,7 +30,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { inline: 256 << 10, deltas: 256, bytes: 32_000, percent: 25 }
+        Self { inline: 256 << 10, single: 8, merged: 192 << 10, deltas: 1024, bytes: 32_000, percent: 25 }
     }
 }
 
@@ -46,15 +52,13 @@ pub(super) enum On<'a> {
 pub(super) struct EncodedDelta {
     pub(super) id: ChunkId,
     pub(super) bytes: Vec<u8>,
-    pub(super) changes: usize,
+    pub(super) changes: Vec<Change>,
 }
 
 /// Where nodes that cannot follow the deltas begin.
 pub(super) enum Start {
-    /// The checkpoint of the version before stays.
-    Same,
-    /// The one that was written since.
-    Next,
+    /// The newest checkpoint that is written.
+    Newest,
     /// One of this version, which is written first.
     Whole(Rotation),
 }
@@ -68,16 +72,25 @@ pub struct Plan {
     /// A delta that the new head leads to and that is not known to be a chunk yet.
     pub(super) first: Option<Vec<u8>>,
     pub(super) delta: Option<EncodedDelta>,
+    /// Kept instead of the delta, once the head is written: all changes since the checkpoint.
+    pub(super) merged: Option<Delta>,
     pub(super) start: Start,
-    /// A checkpoint that is overdue: written after the head, for the head after it.
-    pub(super) overdue: Option<Rotation>,
     /// What it replaces.
     pub(super) before: Option<Published>,
     pub(super) services: usize,
+    pub(super) limits: Limits,
 }
 
 impl Plan {
-    pub(super) fn new(pool: &str, on: On<'_>, bundle: &PoolBundle, limits: &Limits, gate: &Gate) -> Self {
+    /// `epoch`: at least that one. A version of a higher epoch than the one before is published whole, since nodes begin
+    /// anew.
+    pub(super) fn new(
+        pool: &str,
+        on: On<'_>,
+        bundle: &PoolBundle,
+        recent: &Recent,
+        settings: &super::Settings,
+    ) -> Self {
         let (before, epoch, over) = match &on {
             On::Head(published, _) => {
                 (published.head.sequence, published.head.epoch, Some(published.version.clone()))
@@ -89,58 +102,57 @@ impl Plan {
             format: FORMAT,
             min_applier: 1,
             mode: bundle.options().mode,
-            epoch,
+            epoch: epoch.max(settings.epoch),
             sequence,
             digest: String::new(),
             checkpoint: String::new(),
             delta: String::new(),
         };
         head.digest = head.expected_digest(pool, bundle.bundle().root()).to_string();
-        let snapshot = || Rotation::new(pool, sequence, bundle.bundle(), gate.clone());
         let mut plan = Self {
             pool: pool.to_owned(),
-            head,
             over,
             first: None,
             delta: None,
-            start: Start::Same,
-            overdue: None,
+            merged: None,
+            start: Start::Newest,
             before: None,
             services: bundle.stats().services,
+            limits: settings.limits,
+            head,
         };
-        match on {
+        let follows = match on {
             On::Head(published, changes) => {
                 plan.before = Some(published.clone());
-                if !plan.follow(published, changes, limits) {
-                    plan.start = Start::Whole(snapshot());
-                } else if matches!(plan.start, Start::Same) && published.is_due(limits, 2) {
-                    // There was no quiet moment for it.
-                    plan.overdue = Some(snapshot());
-                }
+                plan.head.epoch == epoch && plan.follow(published, changes, recent)
             }
-            On::Ruins { .. } => plan.start = Start::Whole(snapshot()),
+            On::Ruins { .. } => false,
+        };
+        if !follows {
+            plan.start = Start::Whole(Rotation::new(pool, sequence, bundle.bundle(), settings.gate.clone()));
         }
         plan
     }
 
     /// Makes it a delta, unless that would be too large.
-    fn follow(&mut self, published: &Published, changes: Vec<Change>, limits: &Limits) -> bool {
+    fn follow(&mut self, published: &Published, changes: Vec<Change>, recent: &Recent) -> bool {
         let from = published.head.sequence;
-        let previous = published.tail.last().copied().filter(|_| published.next.is_none());
-        let count = changes.len();
-        let bytes = Delta { from, to: from + 1, previous, changes }.encode();
-        let decodable = count <= SURELY_DECODABLE || Delta::decode(&bytes).is_ok();
-        if bytes.len() > limits.inline || !decodable {
+        let delta = Delta { from, to: from + 1, previous: published.tail.last().map(|d| d.id), changes };
+        let bytes = delta.encode();
+        let decodable = delta.changes.len() <= SURELY_DECODABLE || Delta::decode(&bytes).is_ok();
+        if bytes.len() > self.limits.inline || !decodable {
             return false;
         }
-        self.head.set_delta(&bytes);
-        self.first = published.unsaved.clone().filter(|_| previous.is_some());
-        self.delta = Some(EncodedDelta { id: ChunkId::of(&bytes), bytes, changes: count });
-        let checkpoint = published.next.as_ref().unwrap_or(&published.checkpoint);
+        let checkpoint = published.newest_checkpoint();
         self.head.checkpoint = checkpoint.index.to_string();
-        if published.next.is_some() {
-            self.start = Start::Next;
+        self.head.set_delta(&bytes);
+        self.first.clone_from(&published.unsaved);
+        if published.newest_tail().len() + 1 >= self.limits.single {
+            let since = checkpoint.sequence;
+            let changes = recent.merged(since, &delta.changes);
+            self.merged = Some(Delta { from: since, to: delta.to, previous: None, changes });
         }
+        self.delta = Some(EncodedDelta { id: ChunkId::of(&bytes), bytes, changes: delta.changes });
         true
     }
 

@@ -12,12 +12,23 @@ pub(super) struct CheckpointRef {
     pub(super) index: ChunkId,
     pub(super) chunks: Vec<ChunkId>,
     pub(super) bytes: usize,
+    /// Before compression.
+    pub(super) raw: usize,
 }
 
 impl CheckpointRef {
     fn names(&self) -> impl Iterator<Item = ChunkId> + '_ {
         std::iter::once(self.index).chain(self.chunks.iter().copied())
     }
+}
+
+/// A delta's chunk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct DeltaRef {
+    pub(super) id: ChunkId,
+    /// The version that it leads to.
+    pub(super) to: u64,
+    pub(super) bytes: usize,
 }
 
 /// A published version, and all that the next one is built on.
@@ -28,13 +39,11 @@ pub struct Published {
     /// Its version in the sink.
     pub(super) version: Version,
     pub(super) checkpoint: CheckpointRef,
-    /// The deltas since the checkpoint, oldest first; the last one is in the head.
-    pub(super) tail: Vec<ChunkId>,
-    /// Their size together.
-    pub(super) tail_bytes: usize,
-    /// The last one of `tail`, while it is not known to be a chunk as well. The next head will name that.
+    /// The deltas by which a reader gets from the checkpoint to here, oldest first: perhaps a merged one, then single ones.
+    pub(super) tail: Vec<DeltaRef>,
+    /// The last one of `tail`, while it is not known to be written. The next head will name it.
     pub(super) unsaved: Option<Vec<u8>>,
-    /// A checkpoint of this very version that is written already: the next head will name it.
+    /// A later checkpoint that is written already: the next head will name it.
     pub(super) next: Option<CheckpointRef>,
     /// How many Services it serves.
     pub(super) services: usize,
@@ -52,6 +61,12 @@ impl Published {
         self.checkpoint.bytes
     }
 
+    /// The same before compression.
+    #[must_use]
+    pub fn checkpoint_raw_bytes(&self) -> usize {
+        self.checkpoint.raw
+    }
+
     /// How many Services it serves.
     #[must_use]
     pub fn services(&self) -> usize {
@@ -61,12 +76,26 @@ impl Published {
     /// Every chunk that the head leads to.
     pub fn names(&self) -> impl Iterator<Item = ChunkId> + '_ {
         let checkpoints = std::iter::once(&self.checkpoint).chain(&self.next);
-        checkpoints.flat_map(CheckpointRef::names).chain(self.tail.iter().copied())
+        checkpoints.flat_map(CheckpointRef::names).chain(self.tail.iter().map(|delta| delta.id))
+    }
+
+    /// The checkpoint that the next head names.
+    pub(super) fn newest_checkpoint(&self) -> &CheckpointRef {
+        self.next.as_ref().unwrap_or(&self.checkpoint)
+    }
+
+    /// The deltas from there on.
+    pub(super) fn newest_tail(&self) -> &[DeltaRef] {
+        let from = self.newest_checkpoint().sequence;
+        let covered = self.tail.iter().take_while(|delta| delta.to <= from).count();
+        &self.tail[covered..]
     }
 
     /// Whether the deltas have grown to `times` what the limits allow before a new checkpoint.
     pub(super) fn is_due(&self, limits: &Limits, times: usize) -> bool {
-        let bytes = limits.bytes.max(self.checkpoint.bytes / 100 * limits.percent);
-        self.tail.len() >= limits.deltas * times || self.tail_bytes > bytes * times
+        let since = self.head.sequence - self.newest_checkpoint().sequence;
+        let bytes: usize = self.newest_tail().iter().map(|delta| delta.bytes).sum();
+        let most = limits.bytes.max(self.newest_checkpoint().bytes / 100 * limits.percent).min(limits.merged);
+        since >= limits.deltas.saturating_mul(times as u64) || bytes > most * times
     }
 }

@@ -40,12 +40,14 @@ impl<S: Sink, W: StatusWriter> Controller<S, W> {
         let next = state.publisher.next(bundle);
         if next == Next::Rest && !state.busy {
             state.rest(&self.metrics);
-            if let Some(rotation) = state.publisher.rotation(bundle).filter(|_| state.may_rotate()) {
-                state.busy = true;
-                let task = PoolTask { pool: name.to_owned(), number: state.number };
-                let sink = Arc::clone(&self.sink);
-                self.jobs.spawn(async move { Done::Rotated(task, rotation.write(&*sink).await) });
-            }
+        }
+        if !state.busy
+            && state.may_rotate()
+            && let Some(rotation) = state.publisher.rotation(bundle)
+        {
+            let task = PoolTask { pool: name.to_owned(), number: state.number };
+            let sink = Arc::clone(&self.sink);
+            self.chores.spawn(async move { Done::Rotated(task, rotation.write(&*sink).await) });
         }
         if next == Next::Rest || state.busy || state.pace.next() > Instant::now() {
             return Ok(());
@@ -98,7 +100,6 @@ impl<S: Sink, W: StatusWriter> Controller<S, W> {
             }
             Done::Rotated(task, result) => {
                 if let Some(state) = self.pools.get_mut(&task.pool).filter(|s| s.number == task.number) {
-                    state.busy = false;
                     state.rotated(result);
                 }
                 return Ok(());
@@ -156,16 +157,25 @@ impl<S: Sink, W: StatusWriter> Controller<S, W> {
             named.chunks.extend(published.names());
         }
         let sink = Arc::clone(&self.sink);
-        self.jobs.spawn(async move {
+        self.chores.spawn(async move {
             let result = garbage.collect(&*sink, named).await;
             drop(guard);
             Done::Collected(garbage, result)
         });
     }
 
-    /// Waits for what is in flight.
+    /// Waits for the publication in flight. Another controller waits for this one's end, so the rest is broken off.
     pub(super) async fn farewell(mut self) -> Result<Summary, RunError> {
         let until = Instant::now() + FAREWELL;
+        if !self.options.once {
+            self.chores.abort_all();
+        }
+        while let Ok(Some(done)) = tokio::time::timeout_at(until, self.chores.join_next()).await {
+            match done {
+                Err(error) if error.is_cancelled() => {}
+                done => self.finish(done?)?,
+            }
+        }
         while let Ok(Some(done)) = tokio::time::timeout_at(until, self.jobs.join_next()).await {
             self.finish(done?)?;
         }

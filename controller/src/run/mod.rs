@@ -21,7 +21,7 @@ use crate::objects::ObjectId;
 use crate::publisher::{Gate, Next};
 use crate::sink::Sink;
 use crate::source::Event;
-use crate::status::StatusWriter;
+use crate::status::{StatusWriter, uses};
 use crate::world::World;
 
 pub use options::{RunError, RunOptions, Summary};
@@ -51,7 +51,10 @@ pub struct Controller<S, W> {
     garbage: Option<Garbage>,
     next_collection: Instant,
     reports: Reports<W>,
+    /// Reads and publications.
     jobs: JoinSet<Done>,
+    /// What can be broken off at any time: checkpoints, deletions, reports.
+    chores: JoinSet<Done>,
     leadership: Leadership,
     leading: bool,
     /// When the oldest event came that is not compiled yet.
@@ -81,6 +84,7 @@ impl<S: Sink, W: StatusWriter> Controller<S, W> {
             gate: Gate::default(),
             reports: Reports::new(status),
             jobs: JoinSet::new(),
+            chores: JoinSet::new(),
             leadership: Leadership::always(),
             leading: false,
             since: None,
@@ -113,6 +117,7 @@ impl<S: Sink, W: StatusWriter> Controller<S, W> {
                     self.lead();
                 }
                 Some(done) = self.jobs.join_next() => self.finish(done?)?,
+                Some(done) = self.chores.join_next() => self.finish(done?)?,
                 number = events.recv_many(&mut batch, BATCH) => {
                     if number == 0 {
                         return Err(RunError::SourceEnded);
@@ -190,7 +195,7 @@ impl<S: Sink, W: StatusWriter> Controller<S, W> {
         }
         self.collect();
         let pools = &self.pools;
-        self.reports.write_due(&self.world, |name| pools.get(name), &mut self.jobs);
+        self.reports.write_due(&self.world, |name| pools.get(name), &mut self.chores);
         Ok(())
     }
 
@@ -221,9 +226,12 @@ impl<S: Sink, W: StatusWriter> Controller<S, W> {
                 PoolState::new(name, self.number, interval, &self.options, self.gate.clone())
             });
             state.pace.set_interval(interval);
+            state.publisher.set_epoch(config.epoch);
         }
         for (name, bundle) in self.world.compiler().pools() {
             self.metrics.bundle(name, bundle);
+            let published = self.pools.get(name).and_then(|state| state.publisher.published());
+            self.metrics.used(name, &uses(bundle, published));
             if let Some(state) = self.pools.get_mut(name)
                 && state.publisher.next(bundle) == Next::Publish
             {

@@ -77,7 +77,8 @@ impl PoolState {
 
     pub(super) fn refuse(&mut self, shrink: Shrink, metrics: &Metrics) {
         metrics.refused(&shrink.pool, true);
-        if self.refused.as_ref() != Some(&shrink) {
+        // One by one they may go, and come back.
+        if self.refused.as_ref().is_none_or(|before| before.sequence != shrink.sequence) {
             tracing::error!(reason = %shrink, "nothing is published");
         }
         self.refused = Some(shrink);

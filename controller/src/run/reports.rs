@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::Done;
 use super::pool::PoolState;
 use crate::objects::{Kind, ObjectId};
-use crate::status::{Report, StatusWriter, is_urgent};
+use crate::status::{Report, StatusWriter, is_urgent, notices};
 use crate::world::World;
 
 /// Between two that somebody waits for.
@@ -76,10 +76,11 @@ impl<W: StatusWriter> Reports<W> {
             }
             reported.busy = true;
             reported.at = now;
+            let notices = notices(reported.status.as_ref(), &status);
             reported.status = Some(status.clone());
             let (writer, name) = (Arc::clone(&self.writer), name.clone());
             jobs.spawn(async move {
-                let written = tokio::time::timeout(PATIENCE, writer.write(&name, &status)).await;
+                let written = tokio::time::timeout(PATIENCE, writer.write(&name, &status, &notices)).await;
                 Done::Reported(name, written.unwrap_or_else(|_| Err("no answer".to_owned())))
             });
         }

@@ -10,7 +10,7 @@ use futures::StreamExt as _;
 use kube::core::DeserializeGuard;
 use kube::runtime::watcher;
 use kube::{Api, Client, Resource};
-use rulecast_connect::jitter;
+use rulecast_connect::{explain_watch, jitter};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 
@@ -113,11 +113,11 @@ impl Watch {
             // The API server forgot the version that was watched; a new list follows.
             tracing::debug!(%kind, %error, "the watch is listed anew");
         } else if !first {
-            tracing::debug!(%kind, error = explain(error), "the watch is still broken");
+            tracing::debug!(%kind, error = explain_watch(error), "the watch is still broken");
         } else if kind == Kind::RulePool && is_missing(error) {
             tracing::warn!("the cluster has no RulePools: kubectl apply -k manifests/crds, or crds/yaml");
         } else {
-            tracing::warn!(%kind, error = explain(error), "the watch broke; it is tried again, and what is known stays");
+            tracing::warn!(%kind, error = explain_watch(error), "the watch broke; it is tried again, and what is known stays");
         }
     }
 
@@ -190,17 +190,6 @@ where
         Ok(Ok(object)) => Event::Set(object),
         Ok(Err(error)) => Event::Bad(error.id.clone(), error.to_string()),
         Err(invalid) => Event::Bad(ObjectId::new(K::KIND, name), invalid.to_string()),
-    }
-}
-
-/// What a person wants to know of it: kube prints an API server's answers as Rust structures, and leaves out the causes.
-fn explain(error: &watcher::Error) -> String {
-    match error {
-        watcher::Error::InitialListFailed(error)
-        | watcher::Error::WatchStartFailed(error)
-        | watcher::Error::WatchFailed(error) => rulecast_connect::explain(error),
-        watcher::Error::WatchError(status) => status.message.clone(),
-        watcher::Error::NoResourceVersion => error.to_string(),
     }
 }
 

@@ -88,6 +88,10 @@ impl Follower {
         Ok(read)
     }
 
+    pub(crate) fn refuses(&self, head: &Head) -> bool {
+        self.0.admit(head).is_err()
+    }
+
     pub(crate) fn root(&self) -> Digest {
         self.0.bundle().root()
     }

@@ -1,5 +1,6 @@
 //! The controller from outside, in one program: linking several takes longer than running them.
 
+mod catching_up;
 mod common;
 mod directories;
 mod publisher;

@@ -14,7 +14,7 @@ use rulecast_controller::publisher::Limits;
 use rulecast_controller::run::{Controller, RunError, RunOptions, Summary};
 use rulecast_controller::sink::{ChunkKind, Fault, MemorySink, Sink, SinkError, Version};
 use rulecast_controller::source::Event;
-use rulecast_controller::status::StatusWriter;
+use rulecast_controller::status::{Notice, StatusWriter};
 use rulecast_controller::world::World;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
@@ -64,7 +64,7 @@ impl Sink for Shared {
 struct Statuses(Arc<Mutex<Vec<(Instant, RulePoolStatus)>>>);
 
 impl StatusWriter for Statuses {
-    async fn write(&self, _: &str, status: &RulePoolStatus) -> Result<(), String> {
+    async fn write(&self, _: &str, status: &RulePoolStatus, _: &[Notice]) -> Result<(), String> {
         self.0.lock().unwrap().push((Instant::now(), status.clone()));
         Ok(())
     }

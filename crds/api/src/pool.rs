@@ -68,6 +68,11 @@ pub struct RulePoolSpec {
     #[serde(default = "default_publish_interval")]
     #[schemars(extend("x-kubernetes-validations" = publish_interval_in_range()))]
     pub publish_interval: Duration,
+    /// Raise it after a cluster was restored from a backup: nodes refuse a bundle with a lower sequence than theirs, as a
+    /// stale cache or a replay would bring, and take one of a higher epoch whatever its sequence. Lowering it does nothing.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    #[schemars(range(max = MAX_COUNTER))]
+    pub epoch: u64,
     /// Automatic: a new shape goes live when it compiles. Manual: it waits as a RuleRevision until it is approved.
     #[serde(default)]
     pub approval: Approval,
@@ -117,6 +122,7 @@ impl Default for RulePoolSpec {
             node_selector: BTreeMap::new(),
             options: PoolOptions::default(),
             publish_interval: default_publish_interval(),
+            epoch: 0,
             approval: Approval::default(),
             hold: false,
             pinned_revision: None,
@@ -168,6 +174,11 @@ fn labels(_: &mut SchemaGenerator) -> Schema {
             "pattern": "^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$",
         },
     })
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use sha2::{Digest as _, Sha256};
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::digest::{BUCKETS, Digest, Tree};
 use crate::frame::{self, Change};
+use crate::publication::Delta;
 use crate::record::{Key, Value};
 
 /// All records of one pool.
@@ -97,12 +98,22 @@ impl Bundle {
     ///
     /// `Undo` holds what [`Bundle::revert`] needs, for a caller that finds a wrong digest afterwards.
     pub fn apply(&mut self, changes: &[Change]) -> Result<Undo, MisfitError> {
+        self.apply_to(changes, false)
+    }
+
+    /// Applies a delta, all of it or nothing. Of a merged one, what has happened already is passed over.
+    pub fn follow(&mut self, delta: &Delta) -> Result<Undo, MisfitError> {
+        self.apply_to(&delta.changes, delta.is_merged())
+    }
+
+    fn apply_to(&mut self, changes: &[Change], merged: bool) -> Result<Undo, MisfitError> {
         let mut undo = Undo(Vec::with_capacity(changes.len()));
         for change in changes {
             let key = change.key.encode();
             let value = change.value.as_ref().map(|v| v.encode(&change.key));
             match self.put(&key, value.as_deref()) {
                 Put::Changed(before) => undo.0.push((key, before)),
+                Put::Unchanged if merged => {}
                 Put::Unchanged => {
                     self.rollback(&mut undo);
                     let key = change.key.clone();

@@ -11,8 +11,8 @@ const MAX_TAIL: usize = 512;
 /// Collects what leads from the version that is there to the one a head names. It does no I/O: ask [`CatchUp::need`]
 /// which chunk is wanted next and [`CatchUp::supply`] its bytes, until none is.
 ///
-/// A reader that is k publications behind reads k-1 deltas; one that has nothing reads the checkpoint and the deltas
-/// after it.
+/// A reader that is a few publications behind reads as many deltas less one; one further behind reads a few deltas and a
+/// merged one; one that has nothing reads the checkpoint and the same deltas.
 pub struct CatchUp {
     /// The version that is there; none: start from a checkpoint.
     have: Option<u64>,
@@ -107,7 +107,11 @@ impl CatchUp {
         self.deltas.reverse();
         let start = self.index.as_ref().map_or(self.have, |index| Some(index.sequence)).unwrap_or_default();
         self.deltas.retain(|d| d.to > start);
-        if self.deltas.first().map_or(self.target, |d| d.from) != start {
+        let meets = match self.deltas.first() {
+            None => start == self.target,
+            Some(delta) => delta.from == start || delta.from < start && delta.is_merged(),
+        };
+        if !meets {
             return Err(DecodeError::Damaged("the chain of deltas"));
         }
         let Some(index) = self.index else { return Ok(Way::Deltas(self.deltas)) };

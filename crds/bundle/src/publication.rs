@@ -16,7 +16,8 @@ use crate::frame::{Change, Decoder};
 use crate::{Bundle, frame};
 
 /// The version of the format that this crate reads and writes. 2: lanes, session affinity per Service port, health checks.
-pub const FORMAT: u32 = 2;
+/// 3: merged deltas.
+pub const FORMAT: u32 = 3;
 /// The largest chunk, in bytes.
 pub const MAX_CHUNK: usize = 512 << 10;
 /// The largest checkpoint before compression, in bytes: room for 4,000,000 endpoints.
@@ -191,14 +192,15 @@ impl Head {
     }
 }
 
-/// The changes from one sequence to the next, and where the delta before it is.
+/// The changes from one sequence to the next, and where the delta before it is. Or those of several sequences merged into
+/// one, so that a reader far behind has few chunks to read; see [`Delta::is_merged`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Delta {
     /// The sequence it starts from.
     pub from: u64,
     /// The sequence it leads to.
     pub to: u64,
-    /// The chunk that holds the delta leading to `from`; none right after a checkpoint.
+    /// The chunk that holds a delta leading to `from`; none when `from` is a checkpoint's.
     pub previous: Option<ChunkId>,
     /// The changes, sorted by key.
     pub changes: Vec<Change>,
@@ -211,6 +213,13 @@ const DELTA_PLAIN: u8 = 0x10;
 const DELTA_ZSTD: u8 = 0x11;
 
 impl Delta {
+    /// Whether it holds the changes of more than one sequence: every record that was touched, with what became of it in
+    /// the end. That leads to `to` from any sequence between, so a change may turn out to be none.
+    #[must_use]
+    pub fn is_merged(&self) -> bool {
+        self.to - self.from > 1
+    }
+
     /// Encodes it, compressed when that is shorter.
     #[cfg(feature = "encode")]
     #[must_use]

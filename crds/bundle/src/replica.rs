@@ -17,8 +17,8 @@ pub const APPLIER: u32 = 1;
 pub enum Refusal {
     /// It is older than what is there.
     #[error(
-        "sequence {offered} (epoch {epoch}) is older than {have} (epoch {have_epoch}), which is in force: a replay, \
-             a stale cache, or a cluster restored from a backup"
+        "sequence {offered} (epoch {epoch}) is older than {have} (epoch {have_epoch}), which is in force and stays: a replay, \
+             a stale cache, or a cluster restored from a backup. Only for the last: raise spec.epoch of the RulePool"
     )]
     Replay {
         /// The sequence in force.
@@ -148,7 +148,7 @@ impl Replica {
                 let mut undos = Vec::new();
                 let mut changes = Vec::new();
                 for delta in deltas {
-                    match self.bundle.apply(&delta.changes) {
+                    match self.bundle.follow(&delta) {
                         Ok(undo) => undos.push(undo),
                         Err(misfit) => {
                             undos.into_iter().rev().for_each(|undo| self.bundle.revert(undo));
@@ -162,7 +162,7 @@ impl Replica {
             }
             Way::Anew(mut bundle, deltas) => {
                 for delta in deltas {
-                    let _final = bundle.apply(&delta.changes)?;
+                    let _final = bundle.follow(&delta)?;
                 }
                 let before = std::mem::replace(&mut self.bundle, *bundle);
                 Step { changes: None, head: self.head.take(), back: Back::Bundle(Box::new(before)) }
@@ -186,9 +186,11 @@ impl Replica {
     }
 }
 
-/// The changes of several deltas as one: the last change of a record counts, and none that leads back to where it was.
+/// The changes of several deltas as one: the last change of a record counts, and none that leads back to where it was, or
+/// that was none.
 fn net(mut changes: Vec<Vec<Change>>, undos: &[Undo]) -> Vec<Change> {
-    if changes.len() <= 1 {
+    let had_effect = |changes: &Vec<Change>, undo: &Undo| undo.before().count() == changes.len();
+    if changes.len() <= 1 && changes.iter().zip(undos).all(|(changes, undo)| had_effect(changes, undo)) {
         return changes.pop().unwrap_or_default();
     }
     let mut before = HashMap::new();
@@ -197,7 +199,8 @@ fn net(mut changes: Vec<Vec<Change>>, undos: &[Undo]) -> Vec<Change> {
     }
     let last: BTreeMap<_, _> = changes.into_iter().flatten().map(|c| (c.key, c.value)).collect();
     let differs = |key: &Key, value: Option<&Value>| {
-        before.get(key.encode().as_slice()).copied().flatten() != value.map(|v| v.encode(key)).as_deref()
+        let before = before.get(key.encode().as_slice());
+        before.is_some_and(|before| *before != value.map(|v| v.encode(key)).as_deref())
     };
     let net = last.into_iter().filter(|(key, value)| differs(key, value.as_ref()));
     net.map(|(key, value)| Change { key, value }).collect()

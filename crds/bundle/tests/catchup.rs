@@ -1,6 +1,6 @@
 //! Readers that are behind: what they read, where they get, and what they refuse.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
 use proptest::prelude::*;
@@ -22,37 +22,61 @@ struct Published {
     bundle: Bundle,
     previous: Option<ChunkId>,
     checkpoint: ChunkId,
+    /// The checkpoint's version, and what changed since.
+    since: (u64, BTreeMap<Key, Option<Value>>),
+}
+
+/// What a version may bring beside its change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Extra {
+    Nothing,
+    /// A new checkpoint, and a new chain of deltas.
+    Checkpoint,
+    /// A merged delta in place of its own.
+    Merged,
 }
 
 impl Published {
     /// Version 1 is a checkpoint of an empty bundle; each step toggles a member, some with a new checkpoint.
-    fn new(steps: &[(u8, bool)]) -> Self {
+    fn new(steps: &[(u8, Extra)]) -> Self {
         let mut this = Self {
             heads: Vec::new(),
             chunks: HashMap::new(),
             bundle: Bundle::default(),
             previous: None,
             checkpoint: ChunkId::default(),
+            since: (1, BTreeMap::new()),
         };
         this.write_checkpoint(1);
         this.publish(1, &[]);
-        for (n, (toggle, checkpoint)) in steps.iter().enumerate() {
+        for (n, (toggle, extra)) in steps.iter().enumerate() {
             let sequence = n as u64 + 2;
             let key = member(*toggle);
             let value =
                 if this.bundle.get(&key).is_some() { None } else { Some(Value::Member(Member::default())) };
             let changes = vec![Change { key, value }];
             let _ = this.bundle.apply(&changes).unwrap();
+            this.since.1.extend(changes.iter().map(|c| (c.key.clone(), c.value.clone())));
             let delta = Delta { from: sequence - 1, to: sequence, previous: this.previous, changes };
             let bytes = delta.encode();
-            let id = this.put(bytes.clone());
-            if *checkpoint {
+            if *extra == Extra::Checkpoint {
                 this.write_checkpoint(sequence);
+                this.since = (sequence, BTreeMap::new());
             }
             this.publish(sequence, &bytes);
-            this.previous = if *checkpoint { None } else { Some(id) };
+            this.previous = match extra {
+                Extra::Checkpoint => None,
+                Extra::Nothing => Some(this.put(bytes)),
+                Extra::Merged => Some(this.put(this.merged(sequence))),
+            };
         }
         this
+    }
+
+    fn merged(&self, to: u64) -> Vec<u8> {
+        let (from, changes) = &self.since;
+        let changes = changes.iter().map(|(key, value)| Change { key: key.clone(), value: value.clone() });
+        Delta { from: *from, to, previous: None, changes: changes.collect() }.encode()
     }
 
     fn put(&mut self, bytes: Vec<u8>) -> ChunkId {
@@ -99,8 +123,10 @@ impl Published {
     }
 }
 
-fn steps() -> impl Strategy<Value = Vec<(u8, bool)>> {
-    proptest::collection::vec((0u8..9, proptest::bool::weighted(0.2)), 1..40)
+fn steps() -> impl Strategy<Value = Vec<(u8, Extra)>> {
+    let extra =
+        prop_oneof![6 => Just(Extra::Nothing), 1 => Just(Extra::Checkpoint), 2 => Just(Extra::Merged)];
+    proptest::collection::vec((0u8..9, extra), 1..40)
 }
 
 proptest! {
@@ -115,11 +141,14 @@ proptest! {
             let head = &published.heads[stop];
             let have = replica.admit(head).unwrap().expect("a newer version");
             let (way, reads) = published.way(head, have).unwrap();
-            let crossed = have.is_some_and(|have| {
-                steps[usize::try_from(have).unwrap() - 1..].iter().take(stop.saturating_sub(usize::try_from(have).unwrap())).any(|(_, checkpoint)| *checkpoint)
-            });
-            if let Some(have) = have && !crossed {
-                prop_assert_eq!(reads as u64, head.sequence - have - 1, "one chunk for each version missed, the last inline");
+            let at = |sequence: u64| usize::try_from(sequence).unwrap() - 1;
+            if let Some(have) = have {
+                // The last one is inline. After a merged delta nothing more has to be read.
+                let missed = &steps[at(have)..stop - 1];
+                let merged = missed.iter().rposition(|(_, extra)| *extra == Extra::Merged);
+                if missed.iter().all(|(_, extra)| *extra != Extra::Checkpoint) {
+                    prop_assert_eq!(reads, missed.len() - merged.unwrap_or(0));
+                }
             }
             replica.advance(head.clone(), way).unwrap();
             prop_assert_eq!(replica.admit(head), Ok(None));
@@ -127,7 +156,7 @@ proptest! {
     }
 
     #[test]
-    fn changes_of_several_versions_net_out(steps in proptest::collection::vec((0u8..4, Just(false)), 2..20)) {
+    fn changes_of_several_versions_net_out(steps in proptest::collection::vec((0u8..4, Just(Extra::Nothing)), 2..20)) {
         let published = Published::new(&steps);
         let mut replica = Replica::new("p", Mode::Nftables);
         let (way, _) = published.way(&published.heads[0], None).unwrap();
@@ -147,7 +176,7 @@ proptest! {
 
 #[test]
 fn old_foreign_and_unknown_versions_are_refused_and_nothing_moves() {
-    let published = Published::new(&[(1, false), (2, false)]);
+    let published = Published::new(&[(1, Extra::Nothing), (2, Extra::Nothing)]);
     let (first, last) = (&published.heads[0], &published.heads[2]);
     let mut replica = Replica::new("p", Mode::Nftables);
     let (way, _) = published.way(last, None).unwrap();
@@ -169,7 +198,7 @@ fn old_foreign_and_unknown_versions_are_refused_and_nothing_moves() {
 
 #[test]
 fn chunks_that_are_altered_or_do_not_meet_are_refused() {
-    let published = Published::new(&[(1, false), (2, false), (3, false)]);
+    let published = Published::new(&[(1, Extra::Nothing), (2, Extra::Nothing), (3, Extra::Nothing)]);
     let head = published.heads.last().unwrap();
     let mut catch_up = CatchUp::new(head, Some(1)).unwrap();
     let id = catch_up.need().unwrap();

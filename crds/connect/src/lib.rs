@@ -12,15 +12,19 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use kube::client::{Body, ClientBuilder, ConfigExt as _};
 use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::runtime::watcher;
 use kube::{Client, Config};
 use tower::ServiceBuilder;
 
 pub use jitter::{between, jitter};
 
-/// A silent peer is asked for a sign of life after this long.
-const KEEPALIVE: Duration = Duration::from_secs(30);
-/// One that does not answer, or does not take what is sent, is given up after this long.
-const USER_TIMEOUT: Duration = Duration::from_secs(20);
+/// A silent peer is asked for a sign of life after this long, and again after each third of it.
+const KEEPALIVE: Duration = Duration::from_secs(9);
+/// One that does not answer, or does not take what is sent, is given up after this long (tcp(7), `TCP_USER_TIMEOUT`). With
+/// [`KEEPALIVE`] and a probe on the way that makes less than [`NOTICED`].
+const USER_TIMEOUT: Duration = Duration::from_secs(15);
+/// Within this time a connection is known to be dead.
+pub const NOTICED: Duration = Duration::from_secs(30);
 const CONNECT: Duration = Duration::from_secs(10);
 
 /// Which cluster, and as whom.
@@ -46,8 +50,8 @@ pub enum ClientError {
     Client(#[from] kube::Error),
 }
 
-/// Connects, without yet sending anything. Dead connections are noticed within a minute; kube's own client would take
-/// five.
+/// Connects, without yet sending anything. Dead connections are noticed within [`NOTICED`]; kube's own client would take
+/// five minutes.
 pub async fn connect(options: &ClusterOptions) -> Result<Client, ClientError> {
     let config = config(options).await?;
     if config.proxy_url.is_some() {
@@ -88,12 +92,24 @@ async fn config(options: &ClusterOptions) -> Result<Config, ClientError> {
     Ok(Config::from_custom_kubeconfig(read, &choice).await?)
 }
 
-/// What went wrong, in words, with its causes.
+/// What went wrong, in words, with its causes. kube prints an API server's answers as Rust structures.
 #[must_use]
 pub fn explain(error: &kube::Error) -> String {
     match error {
         kube::Error::Api(status) => format!("{} ({})", status.message, status.code),
         other => chain(other),
+    }
+}
+
+/// The same of a watch that broke.
+#[must_use]
+pub fn explain_watch(error: &watcher::Error) -> String {
+    match error {
+        watcher::Error::InitialListFailed(error)
+        | watcher::Error::WatchStartFailed(error)
+        | watcher::Error::WatchFailed(error) => explain(error),
+        watcher::Error::WatchError(status) => status.message.clone(),
+        watcher::Error::NoResourceVersion => error.to_string(),
     }
 }
 

@@ -172,6 +172,7 @@ impl<B: Backend> Local<B> {
         state.applied_at = Some(SystemTime::now());
         state.set_in_step(self.applier.in_step());
         state.draining = view.fact().draining;
+        state.nodes = view.nodes();
         // A version that was refused is still refused when the one in force was repaired.
         state.problem = state.problem.take().filter(|p| p.sequence.is_some());
         metrics.synced(report);

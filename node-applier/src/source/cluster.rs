@@ -1,25 +1,28 @@
 //! The API server: one watched object, and chunks read by name.
 
+use std::ops::RangeInclusive;
 use std::pin::Pin;
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use futures::{Stream, StreamExt as _};
-use kube::api::{Api, ApiResource, GroupVersionKind, Object};
+use kube::api::{Api, ApiResource, GetParams, GroupVersionKind, Object};
 use kube::client::Client;
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{self, Event, watcher};
 use rulecast_bundle::{ChunkId, Head};
-use rulecast_connect::{chain, jitter};
+use rulecast_connect::{explain_watch, jitter};
 use serde::{Deserialize, Serialize};
 
+use super::spread::Spread;
 use super::{Source, SourceError};
 
 /// How long a single read may take.
 const READ_TIMEOUT: Duration = Duration::from_secs(15);
-/// Seconds after which the API server ends a watch and it is made anew from where it was.
-const WATCH_SECONDS: u32 = 280;
+/// The API server ends a watch after a time in this range, and it is made anew from where it was. Nodes that were started
+/// together, or came back together, do so at different times.
+const WATCH: RangeInclusive<u32> = 200..=290;
 
 type Bundle = Object<Head, Nothing>;
 type Chunk = Object<ChunkSpec, Nothing>;
@@ -51,12 +54,24 @@ pub fn resource(kind: &str, plural: &str) -> ApiResource {
 }
 
 impl Cluster {
-    /// Watches the RuleBundle `pool`. A broken watch comes back after a jittered backoff of 0.8 to 30 s.
+    /// Watches the RuleBundle `pool`. A broken watch comes back after up to 5 s, one that stays broken
+    /// after up to 30 s.
     #[must_use]
     pub fn new(client: &Client, pool: &str) -> Self {
         let bundles: Api<Bundle> = Api::all_with(client.clone(), &resource("RuleBundle", "rulebundles"));
         let chunks = Api::all_with(client.clone(), &resource("RuleChunk", "rulechunks"));
         Self { stream: watch(&bundles, pool), bundles, pool: pool.to_owned(), chunks }
+    }
+}
+
+impl Cluster {
+    /// Reads a chunk as the API server has it in memory, which spares it the way to etcd and the decoding of half a
+    /// megabyte. A chunk never changes, so only one that is not there, as when it is very new, is asked for again.
+    async fn read(&self, name: &str) -> Result<Chunk, kube::Error> {
+        match self.chunks.get_with(name, &GetParams::any()).await {
+            Err(kube::Error::Api(status)) if status.code == NOT_FOUND => self.chunks.get(name).await,
+            read => read,
+        }
     }
 }
 
@@ -66,14 +81,15 @@ fn watch(bundles: &Api<Bundle>, pool: &str) -> Watch {
     let config = watcher::Config { page_size: None, ..watcher::Config::default() }
         .fields(&format!("metadata.name={pool}"))
         .any_semantic()
-        .timeout(WATCH_SECONDS);
-    watcher(bundles.clone(), config).default_backoff().boxed()
+        .timeout(fastrand::u32(WATCH));
+    watcher(bundles.clone(), config).backoff(Spread::default()).boxed()
 }
 
 /// How long to wait then at most: all nodes hear it at once.
 const SOON: Duration = Duration::from_secs(1);
 /// The API server no longer knows the version that the watch was to go on from.
 const GONE: u16 = 410;
+const NOT_FOUND: u16 = 404;
 
 fn is_gone(error: &watcher::Error) -> bool {
     use watcher::Error as E;
@@ -99,7 +115,7 @@ impl Source for Cluster {
                     self.stream = watch(&self.bundles, &self.pool);
                     tokio::time::sleep(jitter(SOON)).await;
                 }
-                Some(Err(error)) => return Err(SourceError::Watch(chain(&error))),
+                Some(Err(error)) => return Err(SourceError::Watch(explain_watch(&error))),
                 None => return Err(SourceError::Watch("it ended".to_owned())),
             }
         }
@@ -108,7 +124,7 @@ impl Source for Cluster {
     async fn chunk(&self, id: ChunkId) -> Result<Vec<u8>, SourceError> {
         let name = id.to_string();
         let what = format!("RuleChunk {name}");
-        let chunk = match tokio::time::timeout(READ_TIMEOUT, self.chunks.get(&name)).await {
+        let chunk = match tokio::time::timeout(READ_TIMEOUT, self.read(&name)).await {
             Err(_) => return Err(SourceError::Timeout(what)),
             Ok(Err(source)) => return Err(SourceError::Api { what, source: Box::new(source) }),
             Ok(Ok(chunk)) => chunk,

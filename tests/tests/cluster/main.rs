@@ -9,10 +9,14 @@ use rulecast_tests::cluster::Cluster;
 use rulecast_tests::runner::{self, Scenario};
 
 mod bad_input;
+mod flow_control;
+mod guards;
+mod leaders;
 mod privileges;
 mod repair;
 mod reports;
 mod restarts;
+mod silence;
 mod tampering;
 mod traffic;
 mod traffic_outside;
@@ -38,6 +42,12 @@ const SCENARIOS: &[Scenario<Cluster>] = scenarios![
     traffic_outside::policy_local_keeps_the_client_address,
     repair::what_others_remove_comes_back,
     bad_input::one_bad_object_holds_up_nobody,
+    flow_control::requests_have_levels_of_their_own,
+    guards::losing_the_services_needs_a_word,
+    leaders::a_killed_leader_is_replaced,
+    leaders::a_leader_that_ends_hands_over,
+    leaders::a_leader_that_hung_does_no_harm,
+    silence::a_dead_connection_is_noticed,
     restarts::the_controller_is_killed,
     restarts::the_applier_is_killed_while_the_api_server_is_away,
     restarts::the_api_server_is_restarted,
@@ -45,6 +55,7 @@ const SCENARIOS: &[Scenario<Cluster>] = scenarios![
     tampering::another_pools_bundle_is_refused,
     tampering::a_deleted_bundle_is_made_again,
     tampering::a_lower_sequence_is_refused,
+    tampering::a_restored_cluster_is_accepted_by_its_epoch,
 ];
 
 fn main() -> ExitCode {

@@ -4,7 +4,7 @@ use anyhow::{Context as _, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use rulecast_bundle::{CatchUp, Delta, FORMAT, Head, Way};
-use rulecast_tests::cluster::Cluster;
+use rulecast_tests::cluster::{Cluster, POOL};
 use rulecast_tests::nft::state;
 use rulecast_tests::objects::ready;
 use rulecast_tests::wait::{PATIENCE, wait_for};
@@ -162,5 +162,50 @@ pub(crate) fn a_deleted_bundle_is_made_again(c: &mut Cluster) -> anyhow::Result<
     std::thread::sleep(std::time::Duration::from_secs(1));
     ensure!(rules(c)? == rules_before, "the rules go when the bundle goes");
     recovers(c, before, "a2")?;
+    c.delete_service("victim")
+}
+
+/// What a backup brings back: an older head, whose chunks are there. Nothing tells nodes that from a replay, so they stay
+/// with what they have until somebody raises the epoch.
+pub(crate) fn a_restored_cluster_is_accepted_by_its_epoch(c: &mut Cluster) -> anyhow::Result<()> {
+    let victim = plain(c, "victim", &["a1"])?;
+    answered_by(&inside(c), &victim.cluster, &["a1"])?;
+    c.wait_until_in_force()?;
+    let backup = read_head(c, POOL)?;
+    for endpoint in ["a2", "b1", "b2", "a1", "b2"] {
+        c.set_endpoints("victim", 8080, &[ready(endpoint)])?;
+        wait_for("a change to arrive", PATIENCE, || answered_by(&inside(c), &victim.cluster, &[endpoint]))?;
+    }
+    let before = c.wait_until_in_force()?;
+    ensure!(before.sequence > backup.sequence + 3, "{before:?}");
+    let rules_before = rules(c)?;
+    c.controller.kill()?;
+    c.kubectl(&["delete", "rulebundle", POOL])?;
+    let restored = json!({
+        "apiVersion": "rulecast.dev/v1alpha1", "kind": "RuleBundle", "metadata": { "name": POOL },
+        "spec": serde_json::to_value(&backup)?,
+    });
+    c.kubectl_input(&["create", "-f", "-"], &restored)?;
+    c.controller.start(&c.network.hub)?;
+    refused(c, "Replay", &rules_before)?;
+    let message = c.node_status("node-a")?["error"]["message"].clone();
+    ensure!(
+        message.as_str().is_some_and(|m| m.contains("spec.epoch")),
+        "it does not say what to do: {message}"
+    );
+    answered_by(&inside(c)[..1], &victim.cluster, &["b2"])?;
+
+    let epoch = read_head(c, POOL)?.epoch + 1;
+    let patch = json!({ "spec": { "epoch": epoch } }).to_string();
+    c.kubectl(&["patch", "rulepool", POOL, "--type=merge", "-p", &patch])?;
+    wait_for("nodes to follow again", PATIENCE, || {
+        let status = c.node_status("node-a")?;
+        ensure!(status["epoch"] == epoch && status.get("error").is_none(), "{status}");
+        Ok(())
+    })?;
+    let after = c.wait_until_in_force()?;
+    ensure!(after.sequence < before.sequence, "{after:?}: sequences begin again where the backup was");
+    c.set_endpoints("victim", 8080, &[ready("a2")])?;
+    wait_for("a change to arrive", PATIENCE, || answered_by(&inside(c), &victim.cluster, &["a2"]))?;
     c.delete_service("victim")
 }

@@ -1,61 +1,23 @@
-//! What a RulePool's status says.
+//! What a RulePool's status says, and what Events tell of it.
+
+mod limits;
+mod notice;
+mod writer;
 
 use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
-use kube::api::{Patch, PatchParams};
-use kube::{Api, Client};
-use rulecast_api::{MAX_QUARANTINED, QuarantinedService, RulePool, RulePoolStatus};
+use rulecast_api::{MAX_QUARANTINED, QuarantinedService, RulePoolStatus};
 use rulecast_compiler::PoolBundle;
-use serde_json::{Value, json};
 
 use crate::objects::{Kind, ObjectId};
 use crate::publisher::{Published, Shrink};
 
-/// Takes the status of pools.
-pub trait StatusWriter: Send + Sync + 'static {
-    /// Replaces what the controller says of a pool.
-    fn write(&self, pool: &str, status: &RulePoolStatus) -> impl Future<Output = Result<(), String>> + Send;
-}
-
-/// Keeps it to itself: where manifests are the input, there is no object to write to.
-pub struct NoStatus;
-
-impl StatusWriter for NoStatus {
-    async fn write(&self, _: &str, _: &RulePoolStatus) -> Result<(), String> {
-        Ok(())
-    }
-}
-
-/// Writes it to the RulePools of a cluster.
-pub struct ClusterStatus(Api<RulePool>);
-
-impl ClusterStatus {
-    /// Writes through this client.
-    #[must_use]
-    pub fn new(client: Client) -> Self {
-        Self(Api::all(client))
-    }
-}
-
-impl StatusWriter for ClusterStatus {
-    async fn write(&self, pool: &str, status: &RulePoolStatus) -> Result<(), String> {
-        let mut status = serde_json::to_value(status).map_err(|e| e.to_string())?;
-        // What is left out of a merge patch stays, so what is empty has to be said. The revision is not ours.
-        for field in ["conditions", "quarantined", "digest", "observedGeneration"] {
-            if status.get(field).is_none() {
-                status[field] = Value::Null;
-            }
-        }
-        let patch = Patch::Merge(json!({ "status": status }));
-        match self.0.patch_status(pool, &PatchParams::default(), &patch).await {
-            Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
-            Err(error) => Err(crate::source::explain(&error)),
-            Ok(_) => Ok(()),
-        }
-    }
-}
+pub(crate) use limits::{Use, uses};
+pub(crate) use notice::notices;
+pub use notice::{About, Notice};
+pub use writer::{ClusterStatus, NoStatus, StatusWriter};
 
 /// What a status is made from.
 pub(crate) struct Report<'a> {
@@ -118,6 +80,7 @@ impl Report<'_> {
         [("Ready", ready), ("Synced", synced), ("Accepted", accepted)]
             .into_iter()
             .chain(self.external_ips().map(|ignored| ("ExternalIPsServed", ignored)))
+            .chain(self.near_limits().map(|near| ("WithinLimits", near)))
             .map(|(kind, (holds, reason, message))| self.condition(kind, holds, reason, &message))
             .collect()
     }
@@ -134,6 +97,16 @@ impl Report<'_> {
             first.join(", "),
         );
         (!services.is_empty()).then_some((false, "NotAllowed", message))
+    }
+
+    /// Said only where a limit is near: beyond it nothing would be published.
+    fn near_limits(&self) -> Option<(bool, &'static str, String)> {
+        let near: Vec<String> = uses(self.bundle?, self.published)
+            .into_iter()
+            .filter(Use::is_near)
+            .map(|near| near.to_string())
+            .collect();
+        (!near.is_empty()).then(|| (false, "NearLimit", near.join("; ")))
     }
 
     fn condition(&self, kind: &str, holds: bool, reason: &str, message: &str) -> Condition {
