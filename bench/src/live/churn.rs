@@ -17,6 +17,9 @@ use crate::objects;
 /// is the same every time.
 pub struct Churn {
     connection: Connection,
+    api: Api,
+    token: String,
+    used: Instant,
     cluster: Cluster,
     size: Size,
     number: u32,
@@ -52,7 +55,27 @@ impl Churn {
     /// With a connection of its own, as administrator.
     pub async fn new(api: &Api, token: &str, cluster: Cluster, size: Size) -> Result<Self> {
         let connection = api.connect(Protocol::Http1, token).await?;
-        Ok(Self { connection, cluster, size, number: 0, spares: 0, changed: HashMap::new() })
+        let (api, token, used) = (api.clone(), token.to_owned(), Instant::now());
+        Ok(Self {
+            connection,
+            api,
+            token,
+            used,
+            cluster,
+            size,
+            number: 0,
+            spares: 0,
+            changed: HashMap::new(),
+        })
+    }
+
+    /// Connects anew after a pause in which the API server may have closed the connection, which it does after 90 s.
+    pub async fn refresh(&mut self) -> Result<()> {
+        if self.used.elapsed() > Duration::from_secs(30) {
+            self.connection = self.api.connect(Protocol::Http1, &self.token).await?;
+            self.used = Instant::now();
+        }
+        Ok(())
     }
 
     /// Changes the next endpoint, and returns when the API server has taken it.
@@ -64,6 +87,7 @@ impl Churn {
         slice["metadata"]["annotations"][objects::CHANGED] = format!("{:.0}", jiff::Timestamp::now()).into();
         // Without a resourceVersion: nobody else writes them, so nothing has to be read first.
         self.connection.json(Method::PUT, &path, Some(&slice)).await?;
+        self.used = Instant::now();
         self.changed.insert(path, slice);
         Ok(change)
     }

@@ -108,6 +108,8 @@ struct Written {
 }
 
 async fn write(churn: &mut Churn) -> Result<Written> {
+    // kube-proxy may have taken minutes.
+    churn.refresh().await?;
     let at = Instant::now();
     let change = churn.change().await?;
     let IpAddr::V4(address) = change.new else { bail!("the cluster has IPv4 only") };
