@@ -43,6 +43,11 @@ fanout: ## what many nodes cost a real API server while endpoints change, beside
 	cargo build --release -p rulecast-bench
 	"$${CARGO_TARGET_DIR:-target}/release/rulecast-bench" fanout $(ARGS)
 
+propagation: ## time from the write of an EndpointSlice to the kernel, beside kube-proxy's; needs root
+	tests/prepare.sh
+	cargo build --release -p rulecast-bench -p rulecast-controller -p rulecast-node
+	"$${CARGO_TARGET_DIR:-target}/release/rulecast-bench" propagation $(ARGS)
+
 cluster: ## the same against a real kube-apiserver, with a controller and two nodes; needs root
 	tests/prepare.sh
 	tests/cluster/cluster.sh $(if $(CHECK),--check)

@@ -209,7 +209,13 @@ impl Cluster {
         u32::try_from(service).expect("fewer than 32 bits of Services")
     }
 
-    /// A pod that no Service has yet. They run out after a fifth of the cluster's pods.
+    /// How many pods no Service has yet: at least a fifth of the others.
+    #[must_use]
+    pub fn spares(&self) -> u32 {
+        self.nodes * ADDRESSES_PER_NODE - self.size.services * self.size.endpoints
+    }
+
+    /// A pod that no Service has yet, by a number below [`Self::spares`].
     #[must_use]
     pub fn spare(&self, number: u32) -> Endpoint {
         self.pod(self.size.services * self.size.endpoints + number)

@@ -13,6 +13,7 @@ pub mod live;
 mod memory;
 mod objects;
 pub mod progress;
+pub mod propagation;
 pub mod report;
 pub mod stats;
 pub mod wire;

@@ -10,7 +10,7 @@ use rulecast_bench::apply::{self, Prepared};
 use rulecast_bench::cluster::{Cluster, Size};
 use rulecast_bench::progress::Progress;
 use rulecast_bench::report::{self, Row};
-use rulecast_bench::{compile, connect, fanout, wire};
+use rulecast_bench::{compile, connect, fanout, propagation, wire};
 
 /// The controller's allocator, so that `compile` reports the controller's memory.
 #[global_allocator]
@@ -41,7 +41,12 @@ enum What {
     /// The API server's work for many nodes and one endpoint change after the other: kube-proxy's watches beside
     /// rulecast's. Needs root, and a real API server, which is built from source if it never was.
     Fanout(Fanout),
-    /// All of these but `connect` and `fanout`, at 1,000, 10,000 and 40,000 Services unless told otherwise. Needs root.
+    /// From the write of an EndpointSlice to the kernel of a node, beside kube-proxy, on a real API server: on a quiet
+    /// cluster, and while changes go on. Needs root, and the real kube-apiserver and kube-proxy, which are built from
+    /// source if they never were.
+    Propagation(Propagation),
+    /// All of these but `connect`, `fanout` and `propagation`, at 1,000, 10,000 and 40,000 Services unless told otherwise.
+    /// Needs root.
     All(Node),
     /// One measurement of the compiler, in a process of its own.
     #[command(hide = true)]
@@ -125,6 +130,25 @@ struct Fanout {
     json: bool,
 }
 
+#[derive(Args)]
+struct Propagation {
+    /// Number of Services; several, separated by commas, are measured one after the other.
+    #[arg(long, value_delimiter = ',', default_value = "1000,10000")]
+    services: Vec<u32>,
+    /// Number of endpoints of each Service.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(2..))]
+    endpoints: u32,
+    /// Changes a second, while changes go on.
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    rate: u32,
+    /// How many seconds changes go on, and how many seconds single ones are measured on a quiet cluster.
+    #[arg(long, default_value_t = 180, value_parser = clap::value_parser!(u64).range(5..=3600))]
+    seconds: u64,
+    /// Print one JSON object a line.
+    #[arg(long)]
+    json: bool,
+}
+
 fn mode(text: &str) -> Result<String, String> {
     match text {
         "nftables" => Ok(text.to_owned()),
@@ -150,6 +174,7 @@ fn run(command: What) -> Result<()> {
         }
         What::Connect(options) => return connect(&options),
         What::Fanout(options) => return fanout(&options),
+        What::Propagation(options) => return propagation(&options),
         What::Compile(common) => (&["compile"], common, None),
         What::Wire(common) => (&["wire"], common, None),
         What::Apply(node) => (&["apply"], node.common, node.node_binary),
@@ -232,6 +257,23 @@ fn fanout(options: &Fanout) -> Result<()> {
         println!("{}", serde_json::to_string(&comparison)?);
     } else {
         print!("{}", comparison.table());
+    }
+    Ok(())
+}
+
+fn propagation(options: &Propagation) -> Result<()> {
+    let mut progress = Progress::default();
+    let (rate, time) = (options.rate, Duration::from_secs(options.seconds));
+    for services in &options.services {
+        let size = Size { services: *services, endpoints: options.endpoints };
+        propagation::measure(size, propagation::Options { rate, time }, &mut progress, |row| {
+            if options.json {
+                println!("{}", serde_json::to_string(&row)?);
+            } else {
+                println!("{}", row.table());
+            }
+            Ok(())
+        })?;
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Median, minimum and maximum: machines are noisy, and a mean believes every hiccup.
+//! Median, minimum, maximum and percentiles: machines are noisy, and a mean believes every hiccup.
 
 /// What repeated measurements come to.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -28,6 +28,11 @@ impl Summary {
     }
 }
 
+/// The value that so many percent of the samples are not above. They must be sorted, and there must be one.
+pub(crate) fn percentile(sorted: &[f64], percent: usize) -> f64 {
+    sorted[(sorted.len() * percent).div_ceil(100).saturating_sub(1)]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -47,6 +52,13 @@ mod tests {
     #[test]
     fn one_hiccup_moves_the_maximum_only() {
         assert_eq!(summary(&[1.0, 1.0, 1.0, 1.0, 900.0]), (1.0, 1.0, 900.0));
+    }
+
+    #[test]
+    fn percentiles_are_samples() {
+        let sorted: Vec<f64> = (1..=200).map(f64::from).collect();
+        assert_eq!((percentile(&sorted, 50), percentile(&sorted, 99)), (100.0, 198.0));
+        assert_eq!((percentile(&[7.0], 50), percentile(&[7.0], 99)), (7.0, 7.0));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::trace::Met;
 use crate::cluster::Size;
+use crate::stats::percentile;
 
 /// kube-proxy and rulecast side by side, at one size.
 #[derive(Debug, Serialize)]
@@ -85,21 +86,9 @@ impl Comparison {
     }
 }
 
-/// The value that so many percent of the samples are not above. They must be sorted, and there must be one.
-fn percentile(sorted: &[f64], percent: usize) -> f64 {
-    sorted[(sorted.len() * percent).div_ceil(100).saturating_sub(1)]
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn percentiles_are_samples() {
-        let sorted: Vec<f64> = (1..=200).map(f64::from).collect();
-        assert_eq!((percentile(&sorted, 50), percentile(&sorted, 99)), (100.0, 198.0));
-        assert_eq!((percentile(&[7.0], 50), percentile(&[7.0], 99)), (7.0, 7.0));
-    }
 
     #[test]
     fn only_counts_of_rules_have_a_budget() {

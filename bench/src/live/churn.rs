@@ -17,9 +17,14 @@ use crate::objects;
 /// is the same every time.
 pub struct Churn {
     connection: Connection,
+    api: Api,
+    token: String,
+    used: Instant,
     cluster: Cluster,
     size: Size,
     number: u32,
+    /// Addresses that were given away.
+    spares: u32,
     /// Slices that are no longer as they were made, by path.
     changed: HashMap<String, Value>,
 }
@@ -50,17 +55,39 @@ impl Churn {
     /// With a connection of its own, as administrator.
     pub async fn new(api: &Api, token: &str, cluster: Cluster, size: Size) -> Result<Self> {
         let connection = api.connect(Protocol::Http1, token).await?;
-        Ok(Self { connection, cluster, size, number: 0, changed: HashMap::new() })
+        let (api, token, used) = (api.clone(), token.to_owned(), Instant::now());
+        Ok(Self {
+            connection,
+            api,
+            token,
+            used,
+            cluster,
+            size,
+            number: 0,
+            spares: 0,
+            changed: HashMap::new(),
+        })
+    }
+
+    /// Connects anew after a pause in which the API server may have closed the connection, which it does after 90 s.
+    pub async fn refresh(&mut self) -> Result<()> {
+        if self.used.elapsed() > Duration::from_secs(30) {
+            self.connection = self.api.connect(Protocol::Http1, &self.token).await?;
+            self.used = Instant::now();
+        }
+        Ok(())
     }
 
     /// Changes the next endpoint, and returns when the API server has taken it.
     pub async fn change(&mut self) -> Result<Change> {
         let number = self.number;
         self.number += 1;
-        let (path, mut slice, change) = next(&self.cluster, self.size, &self.changed, number);
+        let new = spare(&self.cluster, &mut self.spares);
+        let (path, mut slice, change) = next(&self.cluster, self.size, &self.changed, number, new);
         slice["metadata"]["annotations"][objects::CHANGED] = format!("{:.0}", jiff::Timestamp::now()).into();
         // Without a resourceVersion: nobody else writes them, so nothing has to be read first.
         self.connection.json(Method::PUT, &path, Some(&slice)).await?;
+        self.used = Instant::now();
         self.changed.insert(path, slice);
         Ok(change)
     }
@@ -89,6 +116,7 @@ fn next(
     size: Size,
     changed: &HashMap<String, Value>,
     number: u32,
+    new: IpAddr,
 ) -> (String, Value, Change) {
     let service = cluster.scattered_service(number);
     let round = number / size.services;
@@ -104,12 +132,21 @@ fn next(
     let owner = text(&slice["metadata"]["labels"]["kubernetes.io/service-name"]);
     let endpoints = slice["endpoints"].as_array_mut().expect("a slice has endpoints");
     let at = pick(number, u32::try_from(endpoints.len()).expect("at most 100"));
-    let spares = (size.services * size.endpoints / 5).max(1);
-    let new = cluster.spare(number % spares).addr;
     let old = text(&endpoints[at]["addresses"][0]).parse().expect("an address");
     endpoints[at] = objects::endpoint(cluster, &namespace, &owner, new);
     let port = slice["ports"][0]["port"].as_u64().and_then(|port| u16::try_from(port).ok());
     (path, slice, Change { service, old, new, port: port.expect("a port") })
+}
+
+/// An address that nobody has had, until they run out. Not of node 0, where Services with policy Local have theirs.
+fn spare(cluster: &Cluster, given: &mut u32) -> IpAddr {
+    loop {
+        let address = cluster.spare(*given % cluster.spares()).addr;
+        *given += 1;
+        if cluster.node_of(address) != 0 {
+            return address;
+        }
+    }
 }
 
 /// An index below `bound`, another one for each number in turn.
@@ -124,13 +161,28 @@ mod tests {
     use super::*;
 
     #[test]
+    fn addresses_are_new() {
+        let cluster = Cluster::new(Size { services: 200, endpoints: 5 }).unwrap();
+        let pods = (0..200).flat_map(|n| cluster.slices(n)).flat_map(|(_, slice)| slice.endpoints);
+        let mut taken: HashSet<_> = pods.map(|pod| pod.addr).collect();
+        let mut given = 0;
+        for _ in 0..10_000 {
+            let address = spare(&cluster, &mut given);
+            assert!(taken.insert(address) && cluster.node_of(address) != 0, "{address}");
+        }
+    }
+
+    #[test]
     fn each_change_replaces_one_endpoint() {
         let size = Size { services: 20, endpoints: 150 };
         let cluster = Cluster::new(size).unwrap();
         let mut changed: HashMap<String, Value> = HashMap::new();
         let (mut seen, mut came) = (HashSet::new(), HashSet::new());
+        let mut spares = 0;
         for number in 0..60 {
-            let (path, slice, change) = next(&cluster, size, &changed, number);
+            let new = spare(&cluster, &mut spares);
+            let (path, slice, change) = next(&cluster, size, &changed, number, new);
+            assert_eq!(change.new, new);
             let fresh = objects::slices(&cluster, change.service);
             let name = path.rsplit('/').next().unwrap();
             let fresh = fresh.into_iter().find(|slice| slice["metadata"]["name"] == name).unwrap();
