@@ -96,7 +96,7 @@ async fn trouble(universe: &Universe, election: &Election) {
         (0..CONTROLLERS).map(Client::Controller).chain((0..NODES).map(Client::Node)).collect();
     tokio::select! {
         biased;
-        () = sleep(between(Duration::from_secs(20), Duration::from_mins(1))) => {}
+        () = sleep(between(Duration::from_secs(15), Duration::from_secs(45))) => {}
         () = faults::weather(universe, &clients) => {}
         () = cluster::change(universe) => {}
         () = election.run(universe) => {}

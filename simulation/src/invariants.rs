@@ -220,9 +220,14 @@ impl Pool {
         let (names, index) = match names(head, chunks) {
             Ok(found) => found,
             Err(_) if self.tampered => {
-                // Nodes that are there already follow the delta.
-                self.advance(name, head, chunks).map_err(wrong)?;
-                self.note(head);
+                // Nodes that are there already follow the delta, if it is for them.
+                if self.advance(name, head, chunks).is_ok() {
+                    self.note(head);
+                } else {
+                    self.reader = Replica::new(name, head.mode);
+                    self.digests.insert(position(head), head.digest.clone());
+                    self.head = Some(head.clone());
+                }
                 return Ok(());
             }
             Err(problem) => return Err(wrong(problem)),
@@ -258,7 +263,7 @@ impl Pool {
     }
 
     fn advance(&mut self, name: &str, head: &Head, chunks: &Chunks) -> Result<(), String> {
-        let mut have = self.head.as_ref().filter(|h| h.epoch == head.epoch).map(|h| h.sequence);
+        let mut have = self.reader.head().filter(|h| h.epoch == head.epoch).map(|h| h.sequence);
         if self.mode != head.mode {
             (self.reader, self.mode, have) = (Replica::new(name, head.mode), head.mode, None);
         }
