@@ -48,14 +48,14 @@ apply() { "$K" apply --server-side --force-conflicts -f -; }
 pool() { printf '{"apiVersion":"rulecast.dev/v1alpha1","kind":"RulePool","metadata":{"name":"%s"},"spec":%s}' "$1" "$2"; }
 bundle() { # EPOCH SEQUENCE
   printf '{"apiVersion":"rulecast.dev/v1alpha1","kind":"RuleBundle","metadata":{"name":"check"},"spec":{"epoch":%d,"sequence":%d,"digest":"%s","checkpoint":"%s"}}' \
-    "$1" "$2" "$(printf 'd%.0s' {1..43})" "$CHUNK"
+    "$1" "$2" "$(printf 'd%.0s' {1..27})" "$CHUNK"
 }
 chunk() { # NAME DATA
   printf '{"apiVersion":"rulecast.dev/v1alpha1","kind":"RuleChunk","metadata":{"name":"%s"},"spec":{"kind":"delta","pool":"check","data":"%s"}}' "$1" "$2"
 }
 revision() { # DIGEST-CHARACTER
   printf '{"apiVersion":"rulecast.dev/v1alpha1","kind":"RuleRevision","metadata":{"name":"check-1"},"spec":{"pool":"check","number":1,"digest":"%s","created":"2026-01-01T00:00:00Z","chunks":["%s"],"summary":["+ prod/web"],"sizeBytes":3}}' \
-    "$(printf "$1%.0s" {1..43})" "$CHUNK"
+    "$(printf "$1%.0s" {1..27})" "$CHUNK"
 }
 node() { printf '{"apiVersion":"rulecast.dev/v1alpha1","kind":"RuleNode","metadata":{"name":"%s"}}' "$1"; }
 CHUNK=$(printf 'a%.0s' {1..32})

@@ -141,7 +141,15 @@ impl Check<'_> {
             let problem = format!("something went on: {before:?} became {after:?}");
             self.universe.trace.violate(Invariant::Converges, problem);
         }
-        let unnamed = self.universe.api().unnamed();
+        // A request without an answer may have kept the leader from looking until now.
+        let deadline = Instant::now() + QUIET;
+        let unnamed = loop {
+            let unnamed = self.universe.api().unnamed();
+            if unnamed.is_empty() || Instant::now() >= deadline {
+                break unnamed;
+            }
+            sleep(Duration::from_secs(1)).await;
+        };
         if let Some(id) = unnamed.first() {
             let problem = format!("chunk {id} and {} more are still there", unnamed.len() - 1);
             self.universe.trace.violate(Invariant::Collected, problem);

@@ -145,6 +145,7 @@ impl Cluster {
     pub fn recover(&mut self) -> anyhow::Result<()> {
         self.control_plane.start_api_server(&self.network.hub)?;
         self.controller.start(&self.network.hub)?;
+        self.controller.thaw()?;
         for (applier, node) in self.appliers.iter_mut().zip(&self.network.nodes) {
             applier.start(&node.namespace)?;
         }

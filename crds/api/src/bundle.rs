@@ -39,8 +39,8 @@ pub const MAX_DELTA_TEXT: usize = 524_288;
 #[schemars(extend("x-kubernetes-validations" = forward_only()))]
 pub struct RuleBundleSpec {
     /// The format of the records in the delta and the checkpoint. A node that does not know it refuses the bundle and
-    /// keeps its rules. Left out: 1.
-    #[serde(default = "one", skip_serializing_if = "is_one")]
+    /// keeps its rules. Left out: 3.
+    #[serde(default = "unsaid", skip_serializing_if = "is_unsaid")]
     #[schemars(range(min = 1, max = 65_535))]
     pub format: u32,
     /// The lowest level of applier that can apply this bundle; others refuse it and keep their rules. Left out: 1.
@@ -57,9 +57,9 @@ pub struct RuleBundleSpec {
     /// The number of this publication. Within an epoch it only ever grows, also when rules are rolled back.
     #[schemars(range(min = 1, max = MAX_COUNTER))]
     pub sequence: u64,
-    /// SHA-256 over the whole bundle at this sequence and the other fields here, in base64url without padding. A node
+    /// The first 160 bits of a SHA-256 over the whole bundle at this sequence and the other fields here, in base64url without padding. A node
     /// compares it with what it has computed before it touches the kernel.
-    #[schemars(length(max = 43), regex(pattern = DIGEST))]
+    #[schemars(length(max = 27), regex(pattern = DIGEST))]
     pub digest: String,
     /// The RuleChunk that lists the pieces of the checkpoint: where a node begins that cannot follow the deltas.
     #[schemars(length(max = 32), regex(pattern = CHUNK_NAME))]
@@ -85,6 +85,18 @@ fn forward_only() -> serde_json::Value {
     ])
 }
 
+/// The format of a head that names none.
+const UNSAID: u32 = 3;
+
+const fn unsaid() -> u32 {
+    UNSAID
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
+const fn is_unsaid(value: &u32) -> bool {
+    *value == UNSAID
+}
+
 const fn one() -> u32 {
     1
 }
@@ -101,12 +113,12 @@ mod tests {
     #[test]
     fn defaults_take_no_room() {
         let spec = RuleBundleSpec {
-            format: 1,
+            format: unsaid(),
             min_applier: 1,
             mode: Mode::Nftables,
             epoch: 0,
             sequence: 7,
-            digest: "d".repeat(43),
+            digest: "d".repeat(27),
             checkpoint: "c".repeat(32),
             delta: String::new(),
         };

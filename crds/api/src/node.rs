@@ -58,7 +58,7 @@ pub struct RuleNodeStatus {
     pub epoch: u64,
     /// The digest of that bundle.
     #[serde(skip_serializing_if = "String::is_empty")]
-    #[schemars(length(max = 43), regex(pattern = DIGEST))]
+    #[schemars(length(max = 27), regex(pattern = DIGEST))]
     pub digest: String,
     /// When the kernel took it.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -29,7 +29,7 @@ pub struct RulePoolStatus {
     pub epoch: u64,
     /// The digest of the current RuleBundle.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 43), regex(pattern = DIGEST))]
+    #[schemars(length(max = 27), regex(pattern = DIGEST))]
     pub digest: Option<String>,
     /// The number of the RuleRevision that is live.
     #[serde(skip_serializing_if = "Option::is_none")]

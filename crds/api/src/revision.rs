@@ -42,7 +42,7 @@ pub struct RuleRevisionSpec {
     #[schemars(range(min = 1, max = MAX_COUNTER))]
     pub number: u64,
     /// SHA-256 of the shape, in base64url without padding. Two revisions with the same digest have the same rules.
-    #[schemars(length(max = 43), regex(pattern = DIGEST))]
+    #[schemars(length(max = 27), regex(pattern = DIGEST))]
     pub digest: String,
     /// The number of the revision that was live when this one was made, and which the summary compares it with. Left
     /// out for the first one.

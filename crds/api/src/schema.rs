@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 pub const MAX_COUNTER: u64 = (1 << 53) - 1;
 
 /// A SHA-256 digest in base64url without padding.
-pub(crate) const DIGEST: &str = "^[A-Za-z0-9_-]{43}$";
+pub(crate) const DIGEST: &str = "^[A-Za-z0-9_-]{27}$";
 
 /// A `RuleChunk`'s name: 160 bits of its content's hash, base32hex in lower case.
 pub(crate) const CHUNK_NAME: &str = "^[0-9a-v]{32}$";

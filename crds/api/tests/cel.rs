@@ -66,7 +66,7 @@ fn pools_that_make_no_sense_are_refused_and_told_why() {
 fn bundles_only_go_forward() {
     let bundle = |epoch: u64, sequence: u64| {
         let mut spec =
-            json!({ "sequence": sequence, "digest": "d".repeat(43), "checkpoint": "c".repeat(32) });
+            json!({ "sequence": sequence, "digest": "d".repeat(27), "checkpoint": "c".repeat(32) });
         if epoch > 0 {
             spec["epoch"] = epoch.into();
         }

@@ -186,7 +186,7 @@ impl Bundle {
             if buckets[bucket].is_empty() {
                 return Digest::default();
             }
-            Digest(Sha256::digest(&buckets[bucket]).into())
+            Digest::cut(Sha256::new_with_prefix(&buckets[bucket]))
         });
     }
 

@@ -7,13 +7,14 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest as _, Sha256};
 
-/// A SHA-256 value; as text, 43 characters of URL-safe base64.
+/// The first 160 bits of a SHA-256 value; as text, 27 characters of URL-safe base64. Every node gets one with every head, and
+/// to find two contents with the same 160 bits takes 2^80 attempts.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct Digest(pub [u8; 32]);
+pub struct Digest(pub [u8; 20]);
 
 /// Text that is not a [`Digest`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("not a digest: 43 characters of URL-safe base64 are wanted")]
+#[error("not a digest: 27 characters of URL-safe base64 are wanted")]
 pub struct BadDigest;
 
 impl Digest {
@@ -25,7 +26,12 @@ impl Digest {
             hash.update((part.len() as u64).to_be_bytes());
             hash.update(part);
         }
-        Self(hash.finalize().into())
+        Self::cut(hash)
+    }
+
+    /// What a hash came to.
+    pub(crate) fn cut(hash: Sha256) -> Self {
+        Self(*hash.finalize().first_chunk().expect("32 bytes"))
     }
 }
 
@@ -103,7 +109,7 @@ fn over(children: &[Digest]) -> Digest {
     for child in children {
         hash.update(child.0);
     }
-    Digest(hash.finalize().into())
+    Digest::cut(hash)
 }
 
 #[cfg(test)]

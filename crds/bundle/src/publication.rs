@@ -16,8 +16,10 @@ use crate::frame::{Change, Decoder};
 use crate::{Bundle, frame};
 
 /// The version of the format that this crate reads and writes. 2: lanes, session affinity per Service port, health checks.
-/// 3: merged deltas.
+/// 3: merged deltas, shorter digests.
 pub const FORMAT: u32 = 3;
+/// What a head that names no format has.
+const UNSAID: u32 = 3;
 /// The largest chunk, in bytes.
 pub const MAX_CHUNK: usize = 512 << 10;
 /// The largest checkpoint before compression, in bytes: room for 4,000,000 endpoints.
@@ -51,7 +53,7 @@ impl ChunkId {
     #[must_use]
     pub fn of(bytes: &[u8]) -> Self {
         let Digest(hash) = Digest::of(&[b"rulecast chunk", bytes]);
-        Self(hash[..20].try_into().expect("20 of 32 bytes"))
+        Self(hash)
     }
 }
 
@@ -125,7 +127,7 @@ impl fmt::Display for Mode {
 #[serde(rename_all = "camelCase")]
 pub struct Head {
     /// The format of everything that this head leads to.
-    #[serde(default = "one", skip_serializing_if = "is_one")]
+    #[serde(default = "unsaid", skip_serializing_if = "is_unsaid")]
     pub format: u32,
     /// The lowest applier version (of this contract, not of the release) that may apply it.
     #[serde(default = "one", skip_serializing_if = "is_one")]
@@ -147,6 +149,13 @@ pub struct Head {
     pub delta: String,
 }
 
+fn unsaid() -> u32 {
+    UNSAID
+}
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_unsaid(v: &u32) -> bool {
+    *v == UNSAID
+}
 fn one() -> u32 {
     1
 }
@@ -206,8 +215,8 @@ pub struct Delta {
     pub changes: Vec<Change>,
 }
 
-/// A delta ends with this many bytes of its own hash: compressed data has bits that decoders ignore, and no flipped bit
-/// is to pass.
+/// A compressed delta ends with this many bytes of its own hash: compressed data has bits that decoders ignore, and no
+/// flipped bit is to pass.
 const SEAL: usize = 8;
 const DELTA_PLAIN: u8 = 0x10;
 const DELTA_ZSTD: u8 = 0x11;
@@ -239,18 +248,16 @@ impl Delta {
             w.len(body.len());
         }
         w.0.extend_from_slice(packed.as_ref().unwrap_or(&body));
-        let seal = seal(&w.0);
-        w.0.extend_from_slice(&seal);
+        if packed.is_some() {
+            let seal = seal(&w.0);
+            w.0.extend_from_slice(&seal);
+        }
         w.0
     }
 
     /// Reads a delta; its changes are sorted and canonical.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        let sealed = bytes.len().checked_sub(SEAL).ok_or(DecodeError::Truncated)?;
-        let (bytes, end) = bytes.split_at(sealed);
-        if end != seal(bytes) {
-            return Err(DecodeError::Damaged("the delta"));
-        }
+        let bytes = if bytes.first() == Some(&DELTA_ZSTD) { unseal(bytes)? } else { bytes };
         let mut r = Reader(bytes);
         let kind = r.u8()?;
         let to = r.varint()?;
@@ -276,6 +283,12 @@ impl Delta {
         let changes = decoder.collect::<Result<_, _>>()?;
         Ok(Self { from, to, previous, changes })
     }
+}
+
+fn unseal(bytes: &[u8]) -> Result<&[u8], DecodeError> {
+    let sealed = bytes.len().checked_sub(SEAL).ok_or(DecodeError::Truncated)?;
+    let (bytes, end) = bytes.split_at(sealed);
+    if end == seal(bytes) { Ok(bytes) } else { Err(DecodeError::Damaged("the delta")) }
 }
 
 fn seal(bytes: &[u8]) -> [u8; SEAL] {

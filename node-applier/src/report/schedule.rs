@@ -86,7 +86,7 @@ mod tests {
             assert!(within <= 90, "{within} reports of 300 nodes in minute {minute}");
         }
         assert!(reports.len() > 600, "{}", reports.len());
-        assert!(times(5000, 1250, start).len() >= 1, "in twice the longest time");
+        assert!(!times(5000, 1250, start).is_empty(), "in twice the longest time");
     }
 
     #[tokio::test]

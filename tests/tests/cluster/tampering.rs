@@ -53,8 +53,10 @@ fn empty_delta(from: u64, to: u64) -> String {
     STANDARD_NO_PAD.encode(Delta { from, to, previous: None, changes: Vec::new() }.encode())
 }
 
-/// A change makes the controller publish again, and the nodes take that.
+/// A change makes the controller publish again, and the nodes take that. It was frozen while somebody lied: it would have
+/// repaired the head within a minute.
 fn recovers(c: &mut Cluster, above: u64, endpoint: &str) -> anyhow::Result<()> {
+    c.controller.thaw()?;
     c.set_endpoints("victim", 8080, &[ready(endpoint)])?;
     let after = c.wait_until_in_force().context("after a change made the controller publish again")?;
     ensure!(after.sequence > above, "{after:?} should be above {above}");
@@ -68,7 +70,7 @@ pub(crate) fn altered_bundles_are_refused(c: &mut Cluster) -> anyhow::Result<()>
     c.wait_until_in_force()?;
     let (good, before) = (read_head(c, "default")?, rules(c)?);
     let next = good.sequence + 1;
-    let lie = "d".repeat(43);
+    let lie = "d".repeat(27);
     let cases = [
         ("Conflict", Head { digest: lie.clone(), ..good.clone() }),
         (
@@ -82,6 +84,7 @@ pub(crate) fn altered_bundles_are_refused(c: &mut Cluster) -> anyhow::Result<()>
             Head { sequence: next + 1, delta: "AAAAAAAAAAAAAAAAAAAAAAAAAAAA".to_owned(), ..good.clone() },
         ),
     ];
+    c.controller.freeze()?;
     let highest = cases.iter().map(|(_, head)| head.sequence).max().unwrap_or_default();
     for (reason, head) in cases {
         write_head(c, &head).context(reason)?;
@@ -122,6 +125,7 @@ pub(crate) fn another_pools_bundle_is_refused(c: &mut Cluster) -> anyhow::Result
     let mut head = Head { sequence, ..foreign };
     head.digest = head.expected_digest("foreign", bundle.root()).to_string();
     head.set_delta(&delta);
+    c.controller.freeze()?;
     write_head(c, &head)?;
     refused(c, "DigestMismatch", &before)?;
     c.kubectl(&["delete", "rulepool", "foreign"])?;
@@ -135,6 +139,7 @@ pub(crate) fn a_lower_sequence_is_refused(c: &mut Cluster) -> anyhow::Result<()>
     let before = rules(c)?;
     let mut object = c.bundle()?;
     let sequence = object["spec"]["sequence"].as_u64().context("a sequence")?;
+    c.controller.freeze()?;
     // The definition lets nobody lower it; deleting and making it anew does.
     object["spec"]["sequence"] = json!(sequence - 1);
     let error = c.kubectl_input(&["replace", "-f", "-"], &object).err().map(|e| format!("{e:#}"));
