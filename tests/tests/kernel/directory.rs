@@ -75,7 +75,7 @@ fn exit_codes_say_what_went_wrong() {
     let path = bench.bundles().join("default/head.json");
     let head = fs::read_to_string(&path).unwrap();
     let digest = expected::read(&bench.bundles()).0.digest;
-    fs::write(&path, head.replace(&digest, &"d".repeat(43))).unwrap();
+    fs::write(&path, head.replace(&digest, &"d".repeat(27))).unwrap();
     let (code, log) = bench.apply();
     assert_eq!(code, Some(1), "{log}");
     assert!(log.contains("Conflict"), "{log}");
