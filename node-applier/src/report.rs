@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
+pub use schedule::spread_of_versions;
 use schedule::{Change, Schedule};
 
 use crate::source::cluster::resource;

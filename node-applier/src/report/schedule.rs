@@ -13,6 +13,16 @@ const OFTEN_ENOUGH: Duration = Duration::from_mins(10);
 /// What somebody waits for, as problems and their end: two hundred a second.
 const URGENT: Duration = Duration::from_millis(5);
 
+/// The time that so many nodes share for reporting a version: each node's interval is at least this, and up to as much again.
+#[must_use]
+pub fn spread_of_versions(nodes: usize) -> Duration {
+    spread(VERSION, nodes).min(OFTEN_ENOUGH)
+}
+
+fn spread(each: Duration, nodes: usize) -> Duration {
+    each.saturating_mul(u32::try_from(nodes).unwrap_or(u32::MAX))
+}
+
 /// What is different from the last report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Change {
@@ -37,18 +47,17 @@ impl Schedule {
 
     /// Whether to report now; if so, that counts as done. `nodes`: how many there are.
     pub(super) fn is_due(&mut self, change: Change, nodes: usize, now: Instant) -> bool {
-        let spread = |each: Duration| each.saturating_mul(u32::try_from(nodes).unwrap_or(u32::MAX));
         let (known, at) = self.due.unzip();
         match change {
             Change::None => self.due = None,
             _ if known == Some(change) => {}
             // What was due already does not have to wait for longer.
             Change::Urgent => {
-                let soon = now + between(Duration::ZERO, spread(URGENT));
+                let soon = now + between(Duration::ZERO, spread(URGENT, nodes));
                 self.due = Some((change, at.map_or(soon, |at| at.min(soon))));
             }
             Change::Version => {
-                let all = spread(VERSION).min(OFTEN_ENOUGH);
+                let all = spread_of_versions(nodes);
                 let from = self.last.map_or(now, |last| now.max(last + self.interval.max(all)));
                 self.due = Some((change, from + between(Duration::ZERO, all)));
             }
