@@ -161,9 +161,12 @@ impl Ledger {
                 named.extend(index.chunks);
             }
         }
-        // Without a head, chunks tell its pool's next one how far it was.
-        let headless = |chunk: &Chunk| self.pools.get(&chunk.pool).is_none_or(|pool| pool.head.is_none());
-        let unnamed = chunks.iter().filter(|(id, chunk)| !named.contains(id) && !headless(chunk));
+        // Without a head, chunks tell its pool's next one how far it was; and one that somebody tampered with, and that no
+        // RulePool asks to repair, leads wherever it does.
+        let unknown = |chunk: &Chunk| {
+            self.pools.get(&chunk.pool).is_none_or(|pool| pool.head.is_none() || pool.tampered)
+        };
+        let unnamed = chunks.iter().filter(|(id, chunk)| !named.contains(id) && !unknown(chunk));
         unnamed.map(|(id, _)| *id).collect()
     }
 
