@@ -139,6 +139,10 @@ impl Ledger {
     /// Chunks that neither a head leads to nor the next one may: a merged delta to the version in force waits for it, and a
     /// checkpoint that was written since the one in use.
     pub(crate) fn unnamed(&self, chunks: &Chunks) -> Vec<ChunkId> {
+        // A head that somebody tampered with, and that no RulePool asks to repair, leads wherever it does.
+        if self.pools.values().any(|pool| pool.tampered) {
+            return Vec::new();
+        }
         let mut named: BTreeSet<ChunkId> = BTreeSet::new();
         for pool in self.pools.values() {
             named.extend(&pool.names);
@@ -161,12 +165,9 @@ impl Ledger {
                 named.extend(index.chunks);
             }
         }
-        // Without a head, chunks tell its pool's next one how far it was; and one that somebody tampered with, and that no
-        // RulePool asks to repair, leads wherever it does.
-        let unknown = |chunk: &Chunk| {
-            self.pools.get(&chunk.pool).is_none_or(|pool| pool.head.is_none() || pool.tampered)
-        };
-        let unnamed = chunks.iter().filter(|(id, chunk)| !named.contains(id) && !unknown(chunk));
+        // Without a head, chunks tell its pool's next one how far it was.
+        let headless = |chunk: &Chunk| self.pools.get(&chunk.pool).is_none_or(|pool| pool.head.is_none());
+        let unnamed = chunks.iter().filter(|(id, chunk)| !named.contains(id) && !headless(chunk));
         unnamed.map(|(id, _)| *id).collect()
     }
 
