@@ -28,23 +28,22 @@ const MANAGER: &str = "rulecast-node";
 pub async fn run(client: Client, node: String, pool: String, interval: Duration, shared: Shared) {
     let api: Api<DynamicObject> = Api::all_with(client, &resource("RuleNode", "rulenodes"));
     let mut schedule = Schedule::new(interval);
-    let mut reported: Option<(State, Value)> = None;
+    let mut reported: Option<State> = None;
     let mut failing = false;
     loop {
         tokio::time::sleep(LOOK).await;
         let state = shared.lock().0.clone();
-        let status = status(&pool, &state);
         let change = match &reported {
-            Some((_, before)) if *before == status => Change::None,
-            Some((before, _)) if !is_urgent(before, &state) => Change::Version,
+            Some(before) if *before == state => Change::None,
+            Some(before) if !is_urgent(before, &state) => Change::Version,
             _ => Change::Urgent,
         };
         if !schedule.is_due(change, state.nodes, Instant::now()) {
             continue;
         }
-        match write(&api, &node, &status).await {
+        match write(&api, &node, &status(&pool, &state)).await {
             Ok(()) => {
-                (reported, failing) = (Some((state, status)), false);
+                (reported, failing) = (Some(state), false);
                 debug!("reported");
             }
             Err(error) => {

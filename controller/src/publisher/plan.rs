@@ -81,7 +81,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// `epoch`: at least that one. A version of a higher epoch than the one before is published whole, since nodes begin
+    /// A version of a higher epoch than the one before is published whole, since nodes begin
     /// anew.
     pub(super) fn new(
         pool: &str,

@@ -40,10 +40,10 @@ impl<S: Sink, W: StatusWriter> Controller<S, W> {
             return Ok(());
         };
         let next = state.publisher.next(bundle);
-        if next == Next::Rest && !state.busy {
+        if next == Next::Rest && !state.busy() {
             state.rest(&self.metrics);
         }
-        if !state.busy
+        if !state.busy()
             && state.may_rotate()
             && let Some(rotation) = state.publisher.rotation(bundle)
         {
@@ -53,13 +53,12 @@ impl<S: Sink, W: StatusWriter> Controller<S, W> {
                 self.chores.spawn(async move { Done::Rotated(task, rotation.write(&*sink).await) });
             state.rotation = Some(rotation);
         }
-        if next == Next::Rest || state.busy || state.pace.next() > Instant::now() {
+        if next == Next::Rest || state.busy() || state.pace.next() > Instant::now() {
             return Ok(());
         }
         let task = PoolTask { pool: name.to_owned(), number: state.number };
         let sink = Arc::clone(&self.sink);
         if next == Next::Load {
-            state.busy = true;
             state.job = Some(self.jobs.spawn(async move {
                 let found = load(&*sink, &task.pool).await;
                 Done::Loaded(task, found)
@@ -74,7 +73,6 @@ impl<S: Sink, W: StatusWriter> Controller<S, W> {
             Ok(None) => state.rest(&self.metrics),
             Ok(Some(plan)) => {
                 state.accept(&self.metrics);
-                state.busy = true;
                 let (began, since) = (Instant::now(), state.since.take());
                 state.job = Some(self.jobs.spawn(async move {
                     let written = plan.write(&*sink).await;
@@ -121,7 +119,7 @@ impl<S: Sink, W: StatusWriter> Controller<S, W> {
             }
             Done::Loaded(task, Ok(found)) => {
                 if let Some(state) = self.pools.get_mut(&task.pool).filter(|s| s.number == task.number) {
-                    state.busy = false;
+                    state.job = None;
                     state.publisher.adopt(found);
                 }
                 return Ok(());
@@ -142,7 +140,7 @@ impl<S: Sink, W: StatusWriter> Controller<S, W> {
         let Some(state) = self.pools.get_mut(&task.pool).filter(|s| s.number == task.number) else {
             return Ok(());
         };
-        state.busy = false;
+        state.job = None;
         match result {
             Ok((outcome, began, since)) => {
                 state.succeed(outcome, began, since, &self.metrics);
@@ -180,7 +178,7 @@ impl<S: Sink, W: StatusWriter> Controller<S, W> {
     /// is nothing to publish.
     fn read_again(&mut self, strayed: &BTreeMap<String, Version>) {
         for (name, version) in strayed {
-            let Some(state) = self.pools.get_mut(name).filter(|state| !state.busy) else { continue };
+            let Some(state) = self.pools.get_mut(name).filter(|state| !state.busy()) else { continue };
             if state.publisher.published().is_some_and(|published| published.version() == version) {
                 tracing::warn!(
                     pool = name,

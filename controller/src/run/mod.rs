@@ -245,7 +245,7 @@ impl<S: Sink, W: StatusWriter> Controller<S, W> {
         if !self.world.is_synced() || !self.leading {
             return Instant::now() + IDLE;
         }
-        let pools = self.pools.iter().filter(|(_, state)| !state.busy && state.refused.is_none());
+        let pools = self.pools.iter().filter(|(_, state)| !state.busy() && state.refused.is_none());
         let due = pools.filter_map(|(name, state)| {
             let bundle = self.world.compiler().pools().find(|(n, _)| n == name)?.1;
             (state.publisher.next(bundle) != Next::Rest).then(|| state.pace.next())
@@ -255,6 +255,6 @@ impl<S: Sink, W: StatusWriter> Controller<S, W> {
 
     /// Whether nothing is left to publish.
     fn is_done(&self) -> bool {
-        !self.world.is_dirty() && self.pools.values().all(|state| state.was_in_step && !state.busy)
+        !self.world.is_dirty() && self.pools.values().all(|state| state.was_in_step && !state.busy())
     }
 }

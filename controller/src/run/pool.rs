@@ -17,9 +17,7 @@ pub(super) struct PoolState {
     pub(super) number: u64,
     pub(super) publisher: Publisher,
     pub(super) pace: Pace,
-    /// A task works for it.
-    pub(super) busy: bool,
-    /// That task, and the one that writes a checkpoint.
+    /// The task that reads or publishes, and the one that writes a checkpoint.
     pub(super) job: Option<AbortHandle>,
     pub(super) rotation: Option<AbortHandle>,
     /// What is compiled was published at least once.
@@ -48,7 +46,6 @@ impl PoolState {
                 .allow_shrink(options.allow_shrink)
                 .gate(gate),
             pace: Pace::new(interval),
-            busy: false,
             job: None,
             rotation: None,
             was_in_step: false,
@@ -57,6 +54,11 @@ impl PoolState {
             error: None,
             rotate_from: Instant::now(),
         }
+    }
+
+    /// What is published is being read or written.
+    pub(super) fn busy(&self) -> bool {
+        self.job.is_some()
     }
 
     /// Nothing is left to publish.

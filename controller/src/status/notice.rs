@@ -32,16 +32,15 @@ pub(crate) fn notices(before: Option<&RulePoolStatus>, after: &RulePoolStatus) -
     let mut notices = Vec::new();
     for condition in &after.conditions {
         let earlier = before.and_then(|s| s.conditions.iter().find(|c| c.type_ == condition.type_));
-        let same = |c: &&_| is_same(c, condition);
-        let warning = condition.status == "False";
-        // Reading takes a moment at every start, and what is right from the beginning is no news.
-        let news = condition.reason != "ReadingInputs" && condition.reason != "NotPublished";
-        if earlier.as_ref().is_some_and(same) || !news || !warning && !earlier.is_some_and(is_wrong) {
+        let same = earlier.is_some_and(|earlier| is_same(earlier, condition));
+        // What is right from the beginning is no news.
+        let righted = condition.status == "True" && earlier.is_some_and(is_wrong);
+        if same || !is_wrong(condition) && !righted {
             continue;
         }
         notices.push(Notice {
             about: About::Pool,
-            warning,
+            warning: !righted,
             reason: condition.reason.clone(),
             message: condition.message.clone(),
         });
@@ -69,6 +68,7 @@ fn is_same(a: &Condition, b: &Condition) -> bool {
     a.status == b.status && a.reason == b.reason && (b.status == "True" || a.message == b.message)
 }
 
+/// Reading takes a moment at every start: nothing is wrong then.
 fn is_wrong(condition: &Condition) -> bool {
     condition.status == "False" && condition.reason != "ReadingInputs" && condition.reason != "NotPublished"
 }

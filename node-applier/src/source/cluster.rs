@@ -62,9 +62,7 @@ impl Cluster {
         let chunks = Api::all_with(client.clone(), &resource("RuleChunk", "rulechunks"));
         Self { stream: watch(&bundles, pool), bundles, pool: pool.to_owned(), chunks }
     }
-}
 
-impl Cluster {
     /// Reads a chunk as the API server has it in memory, which spares it the way to etcd and the decoding of half a
     /// megabyte. A chunk never changes, so only one that is not there, as when it is very new, is asked for again.
     async fn read(&self, name: &str) -> Result<Chunk, kube::Error> {
