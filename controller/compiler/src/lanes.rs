@@ -5,28 +5,6 @@ use rulecast_bundle::nft::{Affinity, Detour, Field, Lane as Layout, Remember, Ru
 
 use crate::keys::{CLIENT, ENDPOINT, NODE_PORT, ORIGINAL_NODE_PORT, ORIGINAL_VIP, VIP, with};
 
-/// A class of kernel keys; its number stands in the bundle's groups.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-#[repr(u8)]
-pub(crate) enum Lane {
-    /// A cluster IP, internalTrafficPolicy Cluster.
-    ClusterIp = 0,
-    /// A cluster IP, internalTrafficPolicy Local.
-    ClusterIpLocal = 1,
-    /// A load balancer's or external IP, externalTrafficPolicy Cluster.
-    External = 2,
-    /// The same with policy Local, for this node and its pods: they may use every endpoint.
-    ExternalInside = 3,
-    /// The same with policy Local, for traffic from outside.
-    ExternalOutside = 4,
-    /// A nodePort, externalTrafficPolicy Cluster.
-    NodePort = 5,
-    /// The same with policy Local, for this node and its pods.
-    NodePortInside = 6,
-    /// The same with policy Local, for traffic from outside.
-    NodePortOutside = 7,
-}
-
 /// Clients at the cluster list of a Service port, and at its local list.
 const CLIENTS: &str = "affinity";
 const LOCAL_CLIENTS: &str = "local-affinity";
@@ -85,7 +63,7 @@ const NODE_PORT_CLUSTER: Words = Words {
     remember: Some(("nodeport-remember", "nodeport-remember", &[("nodeport-members", CLIENTS)])),
 };
 
-/// In the order of [`Lane`].
+/// In the order of [`rulecast_bundle::Lane`].
 const LANES: [Words; 8] = [
     CLUSTER_IP,
     Words {

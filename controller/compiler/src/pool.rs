@@ -317,5 +317,6 @@ fn fact(name: &str, node: &Node) -> NodeFact {
         addrs: node.addrs.clone(),
         pod_cidrs: node.pod_cidrs.clone(),
         draining: node.draining,
+        next: false,
     }
 }

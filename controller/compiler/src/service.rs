@@ -5,12 +5,11 @@ use std::net::IpAddr;
 
 use rulecast_bundle::nft::Family;
 use rulecast_bundle::{
-    Empty, Group, GroupId, GroupKind, HealthCheck, Key, LaneKey, MAX_LANE_KEYS, Name, Part, Proto, Value,
-    name, prefix_contains,
+    Empty, Group, GroupId, GroupKind, HealthCheck, Key, Lane, LaneKey, MAX_LANE_KEYS, Name, Part, Proto,
+    Value, name, prefix_contains,
 };
 
 use crate::endpoints::{self, BadEndpoint, Candidates, Tags, usable_address};
-use crate::lanes::Lane;
 use crate::model::{Options, Prefix, Service, ServicePort, Slice};
 
 /// A kernel key that at most one Service can have.

@@ -4,7 +4,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::schema::{POOL_NAME, immutable};
+use crate::schema::{BUNDLE_NAME, immutable};
 
 /// The longest text of a chunk: 512 KiB in base64 without padding, well below what etcd takes.
 pub const MAX_CHUNK_TEXT: usize = (512 * 1024 * 4_usize).div_ceil(3);
@@ -34,7 +34,7 @@ pub struct RuleChunkSpec {
     /// What the bytes are a piece of: checkpoint, index, delta or revision.
     pub kind: ChunkKind,
     /// The pool it was written for first. Another pool with the same content may name it as well.
-    #[schemars(length(max = 63), regex(pattern = POOL_NAME))]
+    #[schemars(length(max = 68), regex(pattern = BUNDLE_NAME))]
     pub pool: String,
     /// The bytes, in base64 (standard alphabet, no padding); at most 512 KiB of them.
     #[schemars(length(min = 1, max = MAX_CHUNK_TEXT))]

@@ -34,11 +34,11 @@ pub use chunk::{ChunkKind, MAX_CHUNK_TEXT, RuleChunk, RuleChunkSpec};
 pub use crd::{crds, file_name};
 pub use duration::{BadDuration, Duration};
 pub use mode::Mode;
-pub use node::{NodeError, RuleNode, RuleNodeSpec, RuleNodeStatus};
+pub use node::{NodeError, NodeHold, RuleNode, RuleNodeSpec, RuleNodeStatus};
 pub use options::{Conntrack, DetectLocal, DetectLocalMode, Ipvs, PoolOptions};
-pub use pool::{Approval, Promotion, RulePool, RulePoolSpec};
-pub use pool_status::{MAX_QUARANTINED, QuarantinedService, RulePoolStatus};
-pub use revision::{MAX_CHUNKS, MAX_LINES, RuleRevision, RuleRevisionSpec};
+pub use pool::{Approval, Approved, ExactReplay, Promotion, RulePool, RulePoolSpec, Waves};
+pub use pool_status::{MAX_QUARANTINED, MAX_RELEASES, Pending, QuarantinedService, Release, RulePoolStatus};
+pub use revision::{Before, MAX_CHUNKS, MAX_LINES, Origin, RuleRevision, RuleRevisionSpec};
 pub use schema::MAX_COUNTER;
 #[cfg(any(test, feature = "crdgen"))]
 pub use yaml::yaml;

@@ -29,6 +29,7 @@ use crate::schema::{DIGEST, MAX_COUNTER, POOL_NAME, REASON, is_default};
         json_path = ".status.error.reason",
         description = "Why the node does not run the newest bundle; empty when it does."
     ),
+    printcolumn(name = "Hold", type_ = "string", json_path = ".status.hold.reason", priority = "1"),
     printcolumn(name = "Applied", type_ = "date", json_path = ".status.appliedAt"),
     printcolumn(name = "Mode", type_ = "string", json_path = ".status.mode", priority = "1"),
     printcolumn(name = "Version", type_ = "string", json_path = ".status.version", priority = "1"),
@@ -74,10 +75,31 @@ pub struct RuleNodeStatus {
     /// yet that there is no newer one.
     #[serde(skip_serializing_if = "is_default")]
     pub restored: bool,
+    /// True while the node is in a wave: sequence and digest are those of the pool's next shape then.
+    #[serde(skip_serializing_if = "is_default")]
+    pub next: bool,
+    /// What somebody asked of the applier on the node itself, beside its pool. Left out when nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hold: Option<NodeHold>,
     /// Details for machines; the type is the key.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
+}
+
+/// What somebody asked of one node's applier, by `rulecast-node hold` or `rulecast-node use-previous`.
+#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeHold {
+    /// Hold: the node keeps the shape it had. UsePrevious: it has gone back to the shape before.
+    #[schemars(length(min = 1, max = 64), regex(pattern = REASON))]
+    pub reason: String,
+    /// What is different from the pool's bundle, for people.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 512))]
+    pub message: String,
+    /// Since when.
+    pub since: Time,
 }
 
 /// A bundle that was not applied. The node keeps the rules it had.

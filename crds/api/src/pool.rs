@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::CustomResource;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
-use crate::schema::{MAX_COUNTER, POOL_NAME, rule};
+use crate::schema::{DIGEST, MAX_COUNTER, POOL_NAME, rule};
 use crate::{Duration, Mode, PoolOptions, RulePoolStatus};
 
 /// A set of nodes that are served the same rules, and how changes are released to them.
@@ -76,6 +77,10 @@ pub struct RulePoolSpec {
     /// Automatic: a new shape goes live when it compiles. Manual: it waits as a RuleRevision until it is approved.
     #[serde(default)]
     pub approval: Approval,
+    /// The shape that is approved. With approval Manual it goes live; otherwise it lets one through that was stopped because
+    /// many Services would be lost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approved: Option<Approved>,
     /// Stops new shapes from going live while true.
     #[serde(default)]
     pub hold: bool,
@@ -83,6 +88,10 @@ pub struct RulePoolSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = MAX_COUNTER))]
     pub pinned_revision: Option<u64>,
+    /// Puts an old bundle back exactly as it was, endpoints included that may be dead by now, until a given time. For what
+    /// pinnedRevision cannot mend.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exact_replay: Option<ExactReplay>,
     /// How many RuleRevisions are kept to go back to. Those that are live, pinned or some node's last good one are kept
     /// beyond that.
     #[serde(default = "default_revision_history_limit")]
@@ -91,6 +100,9 @@ pub struct RulePoolSpec {
     /// Lets this pool follow another one: a shape goes live here after it has proved itself there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub promotion: Option<Promotion>,
+    /// Lets a new shape go live on one node first, then on a tenth of the nodes, then on the rest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waves: Option<Waves>,
 }
 
 /// How a new shape goes live.
@@ -101,6 +113,39 @@ pub enum Approval {
     Automatic,
     /// When somebody approves it.
     Manual,
+}
+
+/// A shape that somebody has looked at.
+#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Approved {
+    /// The number of its RuleRevision. When given, it and the digest must name the same one. Left out where the digest was
+    /// computed before there was a RuleRevision: in CI, from manifests.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = MAX_COUNTER))]
+    pub revision: Option<u64>,
+    /// Its digest.
+    #[schemars(length(max = 27), regex(pattern = DIGEST))]
+    pub digest: String,
+}
+
+/// An old bundle, put back as it was.
+#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct ExactReplay {
+    /// The number of the RuleRevision whose last bundle it is.
+    #[schemars(range(min = 1, max = MAX_COUNTER))]
+    pub revision: u64,
+    /// When it ends: from then on endpoints are today's again. At most an hour after it was asked for.
+    pub until: Time,
+}
+
+/// How a new shape spreads over the nodes of a pool.
+#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Waves {
+    /// How long each wave must run without an error before the next one.
+    pub pause: Duration,
 }
 
 /// Which pool goes first, and for how long.
@@ -125,9 +170,12 @@ impl Default for RulePoolSpec {
             epoch: 0,
             approval: Approval::default(),
             hold: false,
+            approved: None,
             pinned_revision: None,
+            exact_replay: None,
             revision_history_limit: default_revision_history_limit(),
             promotion: None,
+            waves: None,
         }
     }
 }

@@ -1,13 +1,16 @@
 //! The status of a `RulePool`: what the controller has made of it.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::schema::{DIGEST, MAX_COUNTER, REASON};
+use crate::schema::{DIGEST, MAX_COUNTER, REASON, is_default};
 
 /// The most quarantined Services that are listed; the count goes on.
 pub const MAX_QUARANTINED: usize = 100;
+
+/// The most releases that are listed.
+pub const MAX_RELEASES: usize = 32;
 
 /// What is published for the pool now.
 #[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, Default, PartialEq)]
@@ -35,6 +38,17 @@ pub struct RulePoolStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(max = MAX_COUNTER))]
     pub revision: Option<u64>,
+    /// The digest of the shape that is live: that of its RuleRevision.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 27), regex(pattern = DIGEST))]
+    pub shape: Option<String>,
+    /// The shape that is not live yet, and why. Left out when what is live is what the inputs ask for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pending: Option<Pending>,
+    /// Which shape went live when, newest first; at most 32.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = MAX_RELEASES))]
+    pub releases: Vec<Release>,
     /// How many Services the bundle serves.
     pub services: u32,
     /// How many different endpoints (address and port) the bundle holds.
@@ -52,6 +66,53 @@ pub struct RulePoolStatus {
     pub quarantined: Vec<QuarantinedService>,
     /// How many Services are quarantined, the ones that are not listed included.
     pub quarantined_count: u32,
+}
+
+/// A shape that waits.
+#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Pending {
+    /// The number of its RuleRevision. Left out until that is written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = MAX_COUNTER))]
+    pub revision: Option<u64>,
+    /// Its digest.
+    #[schemars(length(max = 27), regex(pattern = DIGEST))]
+    pub digest: String,
+    /// What it waits for, in one word, such as Approval, Hold, Rollback, Shrink, Soak or Wave.
+    #[schemars(length(min = 1, max = 64), regex(pattern = REASON))]
+    pub reason: String,
+    /// The same for people.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 512))]
+    pub message: String,
+    /// Since when this shape has waited.
+    pub since: Time,
+}
+
+/// A shape that went live.
+#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Release {
+    /// The number of its RuleRevision.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = MAX_COUNTER))]
+    pub revision: Option<u64>,
+    /// Its digest.
+    #[schemars(length(max = 27), regex(pattern = DIGEST))]
+    pub digest: String,
+    /// The first sequence of the RuleBundle that has it.
+    #[schemars(range(max = MAX_COUNTER))]
+    pub sequence: u64,
+    /// The epoch of that sequence.
+    #[serde(default, skip_serializing_if = "is_default")]
+    #[schemars(range(max = MAX_COUNTER))]
+    pub epoch: u64,
+    /// When.
+    pub at: Time,
+    /// Why it went live: Automatic, Approved, Rollback, ExactReplay, Promoted or Resumed.
+    #[schemars(length(min = 1, max = 64), regex(pattern = REASON))]
+    pub reason: String,
 }
 
 /// A Service whose present state could not be compiled.

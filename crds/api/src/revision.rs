@@ -5,6 +5,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::Mode;
 use crate::schema::{CHUNK_NAME, DIGEST, MAX_COUNTER, POOL_NAME, immutable};
 
 /// The most lines of cause, and of summary, in one revision.
@@ -44,8 +45,13 @@ pub struct RuleRevisionSpec {
     /// SHA-256 of the shape, in base64url without padding. Two revisions with the same digest have the same rules.
     #[schemars(length(max = 27), regex(pattern = DIGEST))]
     pub digest: String,
-    /// The number of the revision that was live when this one was made, and which the summary compares it with. Left
-    /// out for the first one.
+    /// The proxy mode of the rules.
+    #[serde(default)]
+    pub mode: Mode,
+    /// How many Services there are in it.
+    #[serde(default)]
+    pub services: u32,
+    /// The number of the revision before it, which the summary compares it with. Left out for the first one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = MAX_COUNTER))]
     pub parent: Option<u64>,
@@ -61,10 +67,49 @@ pub struct RuleRevisionSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = MAX_LINES), inner(length(max = 512)))]
     pub summary: Vec<String>,
-    /// The RuleChunks that hold the shape, in order.
+    /// The pool and revision it was promoted from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Origin>,
+    /// The last bundle that was published before this revision went live, for an exact replay. Left out when it did not go
+    /// live at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<Before>,
+    /// The RuleChunks that hold the shape, in order: an index, the chunks it lists, and the changes since.
     #[schemars(length(min = 1, max = MAX_CHUNKS), inner(length(max = 32), regex(pattern = CHUNK_NAME)))]
     pub chunks: Vec<String>,
     /// The size of the shape in the chunks, in bytes.
     #[schemars(range(max = MAX_COUNTER))]
     pub size_bytes: u64,
+}
+
+/// Where a shape was live before.
+#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Origin {
+    /// The pool.
+    #[schemars(length(max = 63), regex(pattern = POOL_NAME))]
+    pub pool: String,
+    /// The number of the RuleRevision there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = MAX_COUNTER))]
+    pub revision: Option<u64>,
+}
+
+/// A bundle as it was published, endpoints included.
+#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Before {
+    /// The number of the RuleRevision that was live.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = MAX_COUNTER))]
+    pub revision: Option<u64>,
+    /// The bundle's sequence.
+    #[schemars(range(max = MAX_COUNTER))]
+    pub sequence: u64,
+    /// The RuleChunk that holds its head.
+    #[schemars(length(max = 32), regex(pattern = CHUNK_NAME))]
+    pub head: String,
+    /// The RuleChunks that the head leads to.
+    #[schemars(length(max = MAX_CHUNKS), inner(length(max = 32), regex(pattern = CHUNK_NAME)))]
+    pub chunks: Vec<String>,
 }

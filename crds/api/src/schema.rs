@@ -17,6 +17,9 @@ pub(crate) const CHUNK_NAME: &str = "^[0-9a-v]{32}$";
 /// A pool's name. It is also a label value and the front part of other names, hence a DNS label.
 pub(crate) const POOL_NAME: &str = "^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$";
 
+/// The same, or the name of the bundle by which a pool's next shape reaches the nodes of a wave.
+pub(crate) const BUNDLE_NAME: &str = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?(\.next)?$";
+
 /// A condition's or error's reason.
 pub(crate) const REASON: &str = "^[A-Z][A-Za-z0-9]*$";
 

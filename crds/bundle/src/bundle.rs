@@ -14,6 +14,7 @@ use crate::record::{Key, Value};
 ///
 /// They lie encoded in 4,096 buckets by the hash of their key: a record costs its own bytes, and a change costs the
 /// digest of one bucket, whatever the number of records.
+#[derive(Clone)]
 pub struct Bundle {
     /// Each: `key length, key, value length, value`, sorted by key.
     buckets: Vec<Vec<u8>>,

@@ -62,6 +62,7 @@ const WIDTH: usize = 16;
 pub(crate) const BUCKETS: usize = WIDTH * WIDTH * WIDTH;
 
 /// A tree of hashes over the buckets of a bundle: a changed bucket costs one leaf and three inner hashes.
+#[derive(Clone)]
 pub(crate) struct Tree {
     leaves: Vec<Digest>,
     /// 256, then 16, then 1 digests, each over 16 of the level below.

@@ -11,24 +11,28 @@ mod catchup;
 mod codec;
 mod digest;
 pub mod frame;
+mod lane;
 mod name;
 pub mod nft;
 mod publication;
 mod record;
 mod replica;
 mod ruleset;
+mod shape;
 
 pub use bundle::{Bundle, MisfitError, Undo};
 pub use catchup::{CatchUp, Way};
 pub use codec::DecodeError;
 pub use digest::{BadDigest, Digest};
 pub use frame::Change;
+pub use lane::Lane;
 pub use name::{BadName, Name, name};
 pub use publication::{
     BadChunkId, Checkpoint, ChunkId, Delta, FORMAT, Head, Index, MAX_CHECKPOINT, MAX_CHUNK, MAX_DELTA, Mode,
 };
 pub use record::{
     Empty, Group, GroupId, GroupKind, HealthCheck, Key, LaneKey, MAX_LANE_KEYS, Member, NodeFact, Part,
-    Proto, Scope, Settings, Tag, Value, prefix_contains,
+    Proto, Scope, Settings, Tag, Value, next_of, prefix_contains,
 };
 pub use replica::{APPLIER, Refusal, Replica, Step};
+pub use shape::Shape;

@@ -207,6 +207,14 @@ pub struct NodeFact {
     pub pod_cidrs: Vec<(IpAddr, u8)>,
     /// It is being deleted or drained by the autoscaler: load balancers should stop using it.
     pub draining: bool,
+    /// It is in a wave: it follows the bundle of the pool's next shape ([`next_of`]) as long as this is so.
+    pub next: bool,
+}
+
+/// The name of the bundle by which a pool's next shape reaches the nodes of a wave. No pool has such a name.
+#[must_use]
+pub fn next_of(pool: &str) -> String {
+    format!("{pool}.next")
 }
 
 /// A Service with a healthCheckNodePort: a node answers there whether it has ready endpoints of its own.

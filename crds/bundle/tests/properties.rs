@@ -69,16 +69,19 @@ fn record() -> impl Strategy<Value = (Key, Value)> {
             (Key::Element { family: Family::V4, set, parts }, Value::Element { owner })
         },
     );
-    let node = (any::<u64>(), addr(true), addr(false), any::<bool>()).prop_map(|(tag, v4, v6, draining)| {
-        let fact = NodeFact {
-            name: format!("node-{tag}"),
-            zone: Some(Tag(tag | 1)),
-            addrs: vec![v4, v6],
-            pod_cidrs: vec![(v4, 24)],
-            draining,
-        };
-        (Key::Node(Tag(tag)), Value::Node(fact))
-    });
+    let node = (any::<u64>(), addr(true), addr(false), any::<[bool; 2]>()).prop_map(
+        |(tag, v4, v6, [draining, next])| {
+            let fact = NodeFact {
+                name: format!("node-{tag}"),
+                zone: Some(Tag(tag | 1)),
+                addrs: vec![v4, v6],
+                pod_cidrs: vec![(v4, 24)],
+                draining,
+                next,
+            };
+            (Key::Node(Tag(tag)), Value::Node(fact))
+        },
+    );
     let check = (any::<u16>(), "[a-z]{1,9}", proptest::collection::btree_set(group_id(), 0..4)).prop_map(
         |(port, owner, groups)| {
             let groups = groups.into_iter().collect();

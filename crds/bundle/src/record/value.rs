@@ -29,7 +29,7 @@ impl Value {
                 w.u64(fact.zone.map_or(0, |t| t.0));
                 w.list(&fact.addrs, |w, a| write_ip(w, *a));
                 w.list(&fact.pod_cidrs, write_prefix);
-                w.u8(fact.draining.into());
+                w.u8(u8::from(fact.draining) | u8::from(fact.next) << 1);
             }
             Self::Element { owner } => w.text(owner),
             Self::HealthCheck(check) => {
@@ -89,13 +89,20 @@ impl Value {
 }
 
 fn read_node(r: &mut Reader<'_>) -> Result<NodeFact, DecodeError> {
-    Ok(NodeFact {
+    let mut fact = NodeFact {
         name: r.text("node name")?.to_owned(),
         zone: Some(r.u64()?).filter(|t| *t != 0).map(Tag),
         addrs: r.list("node addresses", 16, read_ip)?,
         pod_cidrs: r.list("pod CIDRs", 64, read_prefix)?,
-        draining: r.bool("draining")?,
-    })
+        draining: false,
+        next: false,
+    };
+    let flags = r.u8()?;
+    if flags > 3 {
+        return Err(DecodeError::Invalid { what: "flags of a node", value: flags.into() });
+    }
+    (fact.draining, fact.next) = (flags & 1 != 0, flags & 2 != 0);
+    Ok(fact)
 }
 
 fn read_health_check(r: &mut Reader<'_>) -> Result<HealthCheck, DecodeError> {
