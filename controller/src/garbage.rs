@@ -7,7 +7,7 @@ use rulecast_bundle::ChunkId;
 use tokio::time::Instant;
 
 use crate::publisher::{Found, PublishError, load};
-use crate::sink::{Sink, SinkError, Version};
+use crate::sink::{RuleRevisionSpec, Sink, SinkError, Version};
 
 /// The most chunks that are deleted at a time.
 const LOT: usize = 64;
@@ -85,6 +85,9 @@ impl Garbage {
         }
         let mut there = BTreeSet::new();
         for pool in &pools {
+            // What revisions name is read anew each time: they are few, and written before anybody knows of them.
+            let revisions = sink.list_revisions(pool).await?;
+            names.extend(revisions.iter().flat_map(chunks_of));
             let listed = sink.list_chunks(pool).await?;
             there.extend(listed.into_iter().map(|id| (id, pool.clone())));
         }
@@ -128,4 +131,10 @@ impl Garbage {
         }
         Ok(lot.len())
     }
+}
+
+/// All that a revision leads to.
+fn chunks_of(revision: &RuleRevisionSpec) -> impl Iterator<Item = ChunkId> {
+    let before = revision.before.iter().flat_map(|before| before.chunks.iter().chain([&before.head]));
+    revision.chunks.iter().chain(before).filter_map(|name| name.parse().ok())
 }

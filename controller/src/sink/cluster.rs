@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD_NO_PAD;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta};
 use kube::api::{DeleteParams, ListParams, PostParams};
 use kube::{Api, Client, Resource, ResourceExt as _};
-use rulecast_api::{RuleBundle, RuleChunk, RuleChunkSpec};
+use rulecast_api::{RuleBundle, RuleChunk, RuleChunkSpec, RuleRevision, RuleRevisionSpec};
 use rulecast_bundle::{ChunkId, Head};
 use serde::{Deserialize, Serialize};
 
@@ -36,13 +36,15 @@ struct HeadObject {
 pub struct ClusterSink {
     heads: Api<HeadObject>,
     chunks: Api<RuleChunk>,
+    revisions: Api<RuleRevision>,
 }
 
 impl ClusterSink {
     /// Publishes through this client.
     #[must_use]
     pub fn new(client: Client) -> Self {
-        Self { heads: Api::all(client.clone()), chunks: Api::all(client) }
+        let revisions = Api::all(client.clone());
+        Self { heads: Api::all(client.clone()), chunks: Api::all(client), revisions }
     }
 }
 
@@ -152,6 +154,35 @@ impl Sink for ClusterSink {
     async fn delete_chunk(&self, _: &str, id: ChunkId) -> Result<(), SinkError> {
         let what = format!("deleting RuleChunk {id}");
         match patient(&what, self.chunks.delete(&id.to_string(), &DeleteParams::default())).await? {
+            Err(e) if code(&e) != 404 => Err(SinkError::failed(&what, explain(&e))),
+            _ => Ok(()),
+        }
+    }
+
+    async fn list_revisions(&self, pool: &str) -> Result<Vec<RuleRevisionSpec>, SinkError> {
+        let what = format!("listing the RuleRevisions of {pool}");
+        let params = ListParams::default().labels(&format!("{POOL_LABEL}={pool}"));
+        let list = patient(&what, self.revisions.list(&params)).await?;
+        let list = list.map_err(|e| SinkError::failed(&what, explain(&e)))?;
+        Ok(list.items.into_iter().map(|revision| revision.spec).filter(|spec| spec.pool == pool).collect())
+    }
+
+    async fn write_revision(&self, spec: &RuleRevisionSpec) -> Result<(), SinkError> {
+        let name = format!("{}-{}", spec.pool, spec.number);
+        let mut revision = RuleRevision::new(&name, spec.clone());
+        revision.labels_mut().insert(POOL_LABEL.to_owned(), spec.pool.clone());
+        let what = format!("writing RuleRevision {name}");
+        match patient(&what, self.revisions.create(&PostParams::default(), &revision)).await? {
+            Err(e) if code(&e) == 409 => Err(SinkError::Conflict(what)),
+            Err(e) => Err(SinkError::failed(&what, explain(&e))),
+            Ok(_) => Ok(()),
+        }
+    }
+
+    async fn delete_revision(&self, pool: &str, number: u64) -> Result<(), SinkError> {
+        let name = format!("{pool}-{number}");
+        let what = format!("deleting RuleRevision {name}");
+        match patient(&what, self.revisions.delete(&name, &DeleteParams::default())).await? {
             Err(e) if code(&e) != 404 => Err(SinkError::failed(&what, explain(&e))),
             _ => Ok(()),
         }

@@ -1,4 +1,5 @@
-//! A directory as sink: `POOL/head.json` and `POOL/chunks/NAME`, readable by a node applier, by people and by Git.
+//! A directory as sink: `POOL/head.json`, `POOL/chunks/NAME` and `POOL/revisions/NUMBER.json`, readable by a node applier, by
+//! people and by Git.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write as _};
@@ -6,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use rulecast_bundle::{ChunkId, Digest, Head};
 
-use super::{ChunkKind, Sink, SinkError, Version};
+use super::{ChunkKind, RuleRevisionSpec, Sink, SinkError, Version};
 
 /// Publishes into a directory.
 ///
@@ -21,6 +22,7 @@ pub struct DirectorySink {
 
 const HEAD: &str = "head.json";
 const CHUNKS: &str = "chunks";
+const REVISIONS: &str = "revisions";
 /// What files that are being written begin with.
 const TEMPORARY: &str = ".writing-";
 
@@ -55,6 +57,10 @@ impl DirectorySink {
 
     fn chunk_path(&self, pool: &str, id: ChunkId) -> PathBuf {
         self.root.join(pool).join(CHUNKS).join(id.to_string())
+    }
+
+    fn revision_path(&self, pool: &str, number: u64) -> PathBuf {
+        self.root.join(pool).join(REVISIONS).join(format!("{number}.json"))
     }
 
     fn head_bytes(&self, pool: &str) -> Result<Option<Vec<u8>>, SinkError> {
@@ -126,8 +132,33 @@ impl Sink for DirectorySink {
 
     async fn delete_chunk(&self, pool: &str, id: ChunkId) -> Result<(), SinkError> {
         let path = self.chunk_path(pool, id);
-        let gone = found(fs::remove_file(&path));
-        gone.map(drop).map_err(|e| SinkError::failed(format!("deleting {}", path.display()), e))
+        remove(&path)
+    }
+
+    async fn list_revisions(&self, pool: &str) -> Result<Vec<RuleRevisionSpec>, SinkError> {
+        let folder = self.root.join(pool).join(REVISIONS);
+        let mut revisions = Vec::new();
+        for name in names(&folder)?.iter().filter(|name| name.ends_with(".json")) {
+            let path = folder.join(name);
+            let bytes = found(fs::read(&path));
+            let bytes = bytes.map_err(|e| SinkError::failed(format!("reading {}", path.display()), e))?;
+            revisions.extend(bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()));
+        }
+        Ok(revisions)
+    }
+
+    async fn write_revision(&self, revision: &RuleRevisionSpec) -> Result<(), SinkError> {
+        let path = self.revision_path(&revision.pool, revision.number);
+        if path.exists() {
+            return Err(SinkError::Conflict(path.display().to_string()));
+        }
+        let mut bytes = serde_json::to_vec_pretty(revision).expect("a revision is JSON");
+        bytes.push(b'\n');
+        write(&path, &bytes)
+    }
+
+    async fn delete_revision(&self, pool: &str, number: u64) -> Result<(), SinkError> {
+        remove(&self.revision_path(pool, number))
     }
 }
 
@@ -142,6 +173,11 @@ fn found<T>(result: io::Result<T>) -> io::Result<Option<T>> {
         Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
         Err(e) => Err(e),
     }
+}
+
+fn remove(path: &Path) -> Result<(), SinkError> {
+    let gone = found(fs::remove_file(path));
+    gone.map(drop).map_err(|e| SinkError::failed(format!("deleting {}", path.display()), e))
 }
 
 fn names(folder: &Path) -> Result<Vec<String>, SinkError> {

@@ -11,7 +11,7 @@ use rulecast_bundle::{ChunkId, Head};
 pub use cluster::ClusterSink;
 pub use directory::DirectorySink;
 pub use memory::{Fault, MemorySink};
-pub use rulecast_api::ChunkKind;
+pub use rulecast_api::{ChunkKind, RuleRevisionSpec};
 
 /// Names the version of a head that was read or written; only its sink knows what is in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,4 +88,23 @@ pub trait Sink: Send + Sync + 'static {
 
     /// Deletes a chunk; one that is gone already is fine.
     fn delete_chunk(&self, pool: &str, id: ChunkId) -> impl Future<Output = Result<(), SinkError>> + Send;
+
+    /// A pool's revisions, in no order. What cannot be read as one is left out.
+    fn list_revisions(
+        &self,
+        pool: &str,
+    ) -> impl Future<Output = Result<Vec<RuleRevisionSpec>, SinkError>> + Send;
+
+    /// Writes a revision. That its number is taken is a conflict.
+    fn write_revision(
+        &self,
+        revision: &RuleRevisionSpec,
+    ) -> impl Future<Output = Result<(), SinkError>> + Send;
+
+    /// Deletes a revision; one that is gone already is fine.
+    fn delete_revision(
+        &self,
+        pool: &str,
+        number: u64,
+    ) -> impl Future<Output = Result<(), SinkError>> + Send;
 }
