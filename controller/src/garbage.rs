@@ -7,7 +7,7 @@ use rulecast_bundle::ChunkId;
 use tokio::time::Instant;
 
 use crate::publisher::{Found, PublishError, load};
-use crate::sink::{RuleRevisionSpec, Sink, SinkError, Version};
+use crate::sink::{Revision, Sink, SinkError, Version};
 
 /// The most chunks that are deleted at a time.
 const LOT: usize = 64;
@@ -134,7 +134,7 @@ impl Garbage {
 }
 
 /// All that a revision leads to.
-fn chunks_of(revision: &RuleRevisionSpec) -> impl Iterator<Item = ChunkId> {
-    let before = revision.before.iter().flat_map(|before| before.chunks.iter().chain([&before.head]));
-    revision.chunks.iter().chain(before).filter_map(|name| name.parse().ok())
+fn chunks_of(revision: &Revision) -> impl Iterator<Item = ChunkId> {
+    let last = revision.last.iter().flat_map(|last| last.chunks.iter().chain([&last.head]));
+    revision.spec.chunks.iter().chain(last).filter_map(|name| name.parse().ok())
 }

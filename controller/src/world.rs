@@ -7,6 +7,7 @@ use rulecast_compiler::Compiler;
 use rulecast_compiler::model::{Prefix, Slice};
 
 use crate::objects::{Content, DEFAULT_POOL, Kind, Object, ObjectId, PoolConfig};
+use crate::release::NodeReport;
 use crate::source::Event;
 
 /// The compiler with its inputs, and what could not become one.
@@ -28,6 +29,8 @@ pub struct World {
     dirty: bool,
     quarantined: BTreeMap<ObjectId, String>,
     warnings: BTreeMap<ObjectId, Vec<String>>,
+    /// What nodes say of themselves, by name.
+    reports: BTreeMap<String, NodeReport>,
     /// Node and zone names, which stand in every endpoint, are kept once each.
     names: HashSet<Arc<str>>,
 }
@@ -49,7 +52,10 @@ impl World {
 
     /// Takes an event. Nothing is compiled yet.
     pub fn apply(&mut self, event: Event) {
-        self.dirty = true;
+        // What nodes say of themselves is nothing to compile.
+        let report =
+            matches!(&event, Event::Set(Object { id, .. }) | Event::Gone(id) if id.kind == Kind::RuleNode);
+        self.dirty |= !report;
         match event {
             Event::Set(object) => self.set(object),
             Event::Gone(id) => {
@@ -94,6 +100,8 @@ impl World {
                 self.cidrs.remove(name);
                 self.set_all_pools();
             }
+            (Kind::RuleNode, Content::Report(report)) => drop(self.reports.insert(id.name, report)),
+            (Kind::RuleNode, _) => drop(self.reports.remove(name)),
             (Kind::RulePool, Content::Pool(pool)) => {
                 self.drop_implicit_pool();
                 if self.is_wanted(name) {
@@ -205,6 +213,12 @@ impl World {
     /// The compiler, for taking changes from its pools.
     pub fn compiler_mut(&mut self) -> &mut Compiler {
         &mut self.compiler
+    }
+
+    /// What nodes say of themselves, by name.
+    #[must_use]
+    pub fn reports(&self) -> &BTreeMap<String, NodeReport> {
+        &self.reports
     }
 
     /// The pools' configurations.

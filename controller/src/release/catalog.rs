@@ -2,24 +2,26 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use rulecast_api::RuleRevisionSpec;
+use rulecast_api::{LastBundle, RuleRevisionSpec};
 use rulecast_bundle::Digest;
+
+use crate::sink::Revision;
 
 /// A pool's revisions by number.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Catalog(BTreeMap<u64, RuleRevisionSpec>);
+pub(crate) struct Catalog(BTreeMap<u64, Revision>);
 
 impl Catalog {
-    pub(crate) fn new(revisions: Vec<RuleRevisionSpec>) -> Self {
+    pub(crate) fn new(revisions: Vec<Revision>) -> Self {
         let mut this = Self::default();
         revisions.into_iter().for_each(|revision| this.add(revision));
         this
     }
 
     /// What people read of it is not kept: it is in the object.
-    pub(crate) fn add(&mut self, mut revision: RuleRevisionSpec) {
-        (revision.cause, revision.summary) = (Vec::new(), Vec::new());
-        self.0.insert(revision.number, revision);
+    pub(crate) fn add(&mut self, mut revision: Revision) {
+        (revision.spec.cause, revision.spec.summary) = (Vec::new(), Vec::new());
+        self.0.insert(revision.spec.number, revision);
     }
 
     pub(crate) fn remove(&mut self, number: u64) {
@@ -27,25 +29,29 @@ impl Catalog {
     }
 
     pub(crate) fn get(&self, number: u64) -> Option<&RuleRevisionSpec> {
-        self.0.get(&number)
+        self.0.get(&number).map(|revision| &revision.spec)
     }
 
     pub(crate) fn newest(&self) -> Option<&RuleRevisionSpec> {
-        self.0.values().next_back()
+        self.0.values().next_back().map(|revision| &revision.spec)
     }
 
     /// The newest one with this digest.
     pub(crate) fn find(&self, digest: Digest) -> Option<u64> {
         let digest = digest.to_string();
-        self.0.values().rev().find(|revision| revision.digest == digest).map(|revision| revision.number)
+        let mut specs = self.0.values().rev().map(|revision| &revision.spec);
+        specs.find(|spec| spec.digest == digest).map(|spec| spec.number)
     }
 
-    /// The revision whose successor remembers its last bundle.
-    pub(crate) fn after(&self, number: u64) -> Option<&RuleRevisionSpec> {
-        let remembers = |revision: &&RuleRevisionSpec| {
-            revision.before.as_ref().is_some_and(|before| before.revision == Some(number))
-        };
-        self.0.values().rev().find(remembers)
+    /// The last bundle of a revision.
+    pub(crate) fn last(&self, number: u64) -> Option<&LastBundle> {
+        self.0.get(&number)?.last.as_ref()
+    }
+
+    pub(crate) fn set_last(&mut self, number: u64, last: LastBundle) {
+        if let Some(revision) = self.0.get_mut(&number) {
+            revision.last = Some(last);
+        }
     }
 
     /// Those to delete: beyond the newest `limit`, and not to be kept for another reason.

@@ -107,12 +107,12 @@ impl Facts<'_> {
 
     fn exact(&self, number: u64) -> Option<Decision> {
         let catalog = self.catalog?;
-        if catalog.after(number).is_some() {
+        if catalog.last(number).is_some() {
             return Some(Decision::of(Choice::Exact(number), "ExactReplay"));
         }
         // What pinnedRevision says holds all the same.
         let message = format!(
-            "exactReplay.revision {number}: no revision remembers its last bundle; there are {}",
+            "exactReplay.revision {number}: its last bundle is not known: it is live, was never, or was cleaned up; there are {}",
             catalog.numbers()
         );
         let rest = self.asked.pinned.map_or(Decision::of(Choice::Keep, "Kept"), |pinned| self.pinned(pinned));

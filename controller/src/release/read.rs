@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use rulecast_api::{Before, Mode as ApiMode, RuleRevisionSpec};
+use rulecast_api::{LastBundle, Mode as ApiMode, RuleRevisionSpec};
 use rulecast_bundle::{Bundle, ChunkId, Digest, Head, Mode, Shape};
 
 use super::catalog::Catalog;
@@ -76,15 +76,15 @@ pub(crate) async fn read_shape<S: Sink>(sink: &S, spec: &RuleRevisionSpec) -> Re
     Ok(shape)
 }
 
-/// Reads the last bundle of a revision, from the one that came after it.
+/// Reads the last bundle of a revision.
 pub(crate) async fn read_exact<S: Sink>(
     sink: &S,
     pool: &str,
     number: u64,
-    before: &Before,
+    last: &LastBundle,
 ) -> Result<(Mode, Arc<Bundle>), RevisionError> {
     let damaged = |problem: String| RevisionError::Damaged { number, problem };
-    let id: ChunkId = before.head.parse().map_err(|e| damaged(format!("chunk {:?}: {e}", before.head)))?;
+    let id: ChunkId = last.head.parse().map_err(|e| damaged(format!("chunk {:?}: {e}", last.head)))?;
     let bytes = sink.read_chunk(pool, id).await?;
     let head: Head = serde_json::from_slice(&bytes).map_err(|e| damaged(format!("its last head: {e}")))?;
     let mode = head.mode;

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
-use rulecast_api::{Before, MAX_LINES, Origin, RuleRevisionSpec};
-use rulecast_bundle::{ChunkId, Delta, Head, Mode, Shape};
+use rulecast_api::{LastBundle, MAX_LINES, Origin, RuleRevisionSpec};
+use rulecast_bundle::{ChunkId, Delta, Digest, Head, Mode, Shape};
 
 use crate::publisher::{Closed, Gate, PublishError, Rotation};
 use crate::sink::{ChunkKind, Sink, SinkError};
@@ -26,14 +26,13 @@ pub(crate) struct Wish {
     pub(crate) shape: Arc<Shape>,
     pub(crate) services: usize,
     pub(crate) origin: Option<Origin>,
-    pub(crate) before: Option<LastBundle>,
     pub(crate) created: Timestamp,
 }
 
-/// The last bundle of a revision: its head, and the chunks that this leads to.
+/// The last bundle that a shape was published with: its head, and the chunks that this leads to.
 #[derive(Clone)]
-pub(crate) struct LastBundle {
-    pub(crate) revision: Option<u64>,
+pub(crate) struct Last {
+    pub(crate) digest: Digest,
     pub(crate) head: Head,
     pub(crate) chunks: Vec<ChunkId>,
 }
@@ -87,10 +86,6 @@ impl Recording {
             let (chunks, bytes, closed) = rotation.write(sink).await?.into_parts();
             (Chain { chunks, base_bytes: bytes, deltas: 0, delta_bytes: 0 }, closed)
         };
-        let before = match wish.before {
-            Some(last) => Some(last.write(&pool, sink).await?),
-            None => None,
-        };
         let spec = RuleRevisionSpec {
             pool,
             number,
@@ -102,7 +97,6 @@ impl Recording {
             cause: told.cause,
             summary: told.summary,
             origin: wish.origin,
-            before,
             chunks: chain.chunks.iter().map(ChunkId::to_string).collect(),
             size_bytes: (chain.base_bytes + chain.delta_bytes) as u64,
         };
@@ -175,17 +169,26 @@ impl Chain {
     }
 }
 
-impl LastBundle {
-    async fn write<S: Sink>(self, pool: &str, sink: &S) -> Result<Before, SinkError> {
+impl Last {
+    /// Notes it at its revision.
+    pub(crate) async fn write<S: Sink>(
+        self,
+        sink: &S,
+        pool: &str,
+        number: u64,
+        gate: Gate,
+    ) -> Result<LastBundle, SinkError> {
+        let _closed = gate.close().await;
         let bytes = serde_json::to_vec(&self.head).expect("a head is JSON");
         let id = ChunkId::of(&bytes);
         sink.write_chunk(pool, ChunkKind::Revision, id, &bytes).await?;
-        Ok(Before {
-            revision: self.revision,
+        let last = LastBundle {
             sequence: self.head.sequence,
             head: id.to_string(),
             chunks: self.chunks.iter().map(ChunkId::to_string).collect(),
-        })
+        };
+        sink.write_last_bundle(pool, number, &last).await?;
+        Ok(last)
     }
 }
 

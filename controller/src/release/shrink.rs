@@ -60,6 +60,11 @@ mod tests {
             assert_eq!(result.is_err(), refused, "{before:?} -> {after}");
         }
         let text = Shrink::check("p", Some(20), 1, Digest::default()).unwrap_err().to_string();
-        assert!(text.contains(r#"{"spec":{"approved":{"revision":null,"digest":"AAAAAAAAAAAAAAAAAAAAAAAAAAA"}}}"#), "{text}");
+        assert!(
+            text.contains(
+                r#"{"spec":{"approved":{"revision":null,"digest":"AAAAAAAAAAAAAAAAAAAAAAAAAAA"}}}"#
+            ),
+            "{text}"
+        );
     }
 }

@@ -6,8 +6,10 @@ use std::io::{self, ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 
 use rulecast_bundle::{ChunkId, Digest, Head};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
-use super::{ChunkKind, RuleRevisionSpec, Sink, SinkError, Version};
+use super::{ChunkKind, LastBundle, Revision, RuleRevisionSpec, Sink, SinkError, Version};
 
 /// Publishes into a directory.
 ///
@@ -23,6 +25,8 @@ pub struct DirectorySink {
 const HEAD: &str = "head.json";
 const CHUNKS: &str = "chunks";
 const REVISIONS: &str = "revisions";
+/// What files with a revision's last bundle end with.
+const LAST: &str = ".last.json";
 /// What files that are being written begin with.
 const TEMPORARY: &str = ".writing-";
 
@@ -114,8 +118,7 @@ impl Sink for DirectorySink {
         if self.head_bytes(pool)?.map(|bytes| version(&bytes)).as_ref() != over {
             return Err(SinkError::Conflict(path.display().to_string()));
         }
-        let mut bytes = serde_json::to_vec_pretty(head).expect("a head is JSON");
-        bytes.push(b'\n');
+        let bytes = pretty(head);
         write(&path, &bytes)?;
         Ok(version(&bytes))
     }
@@ -135,14 +138,13 @@ impl Sink for DirectorySink {
         remove(&path)
     }
 
-    async fn list_revisions(&self, pool: &str) -> Result<Vec<RuleRevisionSpec>, SinkError> {
+    async fn list_revisions(&self, pool: &str) -> Result<Vec<Revision>, SinkError> {
         let folder = self.root.join(pool).join(REVISIONS);
         let mut revisions = Vec::new();
-        for name in names(&folder)?.iter().filter(|name| name.ends_with(".json")) {
-            let path = folder.join(name);
-            let bytes = found(fs::read(&path));
-            let bytes = bytes.map_err(|e| SinkError::failed(format!("reading {}", path.display()), e))?;
-            revisions.extend(bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()));
+        for name in names(&folder)?.iter().filter(|name| name.ends_with(".json") && !name.ends_with(LAST)) {
+            let Some(spec) = read::<RuleRevisionSpec>(&folder.join(name))? else { continue };
+            let last = read(&folder.join(format!("{}{LAST}", spec.number)))?;
+            revisions.push(Revision { spec, last });
         }
         Ok(revisions)
     }
@@ -152,13 +154,20 @@ impl Sink for DirectorySink {
         if path.exists() {
             return Err(SinkError::Conflict(path.display().to_string()));
         }
-        let mut bytes = serde_json::to_vec_pretty(revision).expect("a revision is JSON");
-        bytes.push(b'\n');
-        write(&path, &bytes)
+        write(&path, &pretty(revision))
+    }
+
+    async fn write_last_bundle(&self, pool: &str, number: u64, last: &LastBundle) -> Result<(), SinkError> {
+        let folder = self.root.join(pool).join(REVISIONS);
+        if !self.revision_path(pool, number).exists() {
+            return Ok(());
+        }
+        write(&folder.join(format!("{number}{LAST}")), &pretty(last))
     }
 
     async fn delete_revision(&self, pool: &str, number: u64) -> Result<(), SinkError> {
-        remove(&self.revision_path(pool, number))
+        remove(&self.revision_path(pool, number))?;
+        remove(&self.root.join(pool).join(REVISIONS).join(format!("{number}{LAST}")))
     }
 }
 
@@ -173,6 +182,20 @@ fn found<T>(result: io::Result<T>) -> io::Result<Option<T>> {
         Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
         Err(e) => Err(e),
     }
+}
+
+/// JSON that people and Git can read.
+fn pretty(value: &impl Serialize) -> Vec<u8> {
+    let mut bytes = serde_json::to_vec_pretty(value).expect("plain data");
+    bytes.push(b'\n');
+    bytes
+}
+
+/// A file's content; none: it is not there, or something else.
+fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, SinkError> {
+    let bytes = found(fs::read(path));
+    let bytes = bytes.map_err(|e| SinkError::failed(format!("reading {}", path.display()), e))?;
+    Ok(bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
 }
 
 fn remove(path: &Path) -> Result<(), SinkError> {

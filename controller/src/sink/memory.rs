@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rulecast_bundle::{ChunkId, Head};
 
-use super::{ChunkKind, RuleRevisionSpec, Sink, SinkError, Version};
+use super::{ChunkKind, LastBundle, Revision, RuleRevisionSpec, Sink, SinkError, Version};
 
 /// What the next operations shall fail at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,7 +31,7 @@ struct State {
     heads: BTreeMap<String, (Head, u64)>,
     history: Vec<(String, Head)>,
     chunks: BTreeMap<(String, ChunkId), Vec<u8>>,
-    revisions: BTreeMap<(String, u64), RuleRevisionSpec>,
+    revisions: BTreeMap<(String, u64), Revision>,
     faults: Vec<Fault>,
 }
 
@@ -143,10 +143,10 @@ impl Sink for MemorySink {
         Ok(())
     }
 
-    async fn list_revisions(&self, pool: &str) -> Result<Vec<RuleRevisionSpec>, SinkError> {
+    async fn list_revisions(&self, pool: &str) -> Result<Vec<Revision>, SinkError> {
         let mut state = self.state();
         state.fail(Fault::Read)?;
-        Ok(state.revisions.values().filter(|revision| revision.pool == pool).cloned().collect())
+        Ok(state.revisions.values().filter(|revision| revision.spec.pool == pool).cloned().collect())
     }
 
     async fn write_revision(&self, revision: &RuleRevisionSpec) -> Result<(), SinkError> {
@@ -156,7 +156,16 @@ impl Sink for MemorySink {
         if state.revisions.contains_key(&key) {
             return Err(SinkError::Conflict(format!("revision {}", revision.number)));
         }
-        state.revisions.insert(key, revision.clone());
+        state.revisions.insert(key, Revision { spec: revision.clone(), last: None });
+        Ok(())
+    }
+
+    async fn write_last_bundle(&self, pool: &str, number: u64, last: &LastBundle) -> Result<(), SinkError> {
+        let mut state = self.state();
+        state.fail(Fault::WriteRevision)?;
+        if let Some(revision) = state.revisions.get_mut(&(pool.to_owned(), number)) {
+            revision.last = Some(last.clone());
+        }
         Ok(())
     }
 

@@ -3,6 +3,7 @@
 use rulecast_bundle::{CatchUp, ChunkId, Digest, Head, Replica};
 use rulecast_compiler::model::{Endpoint, Service, ServicePort, Slice, SlicePort};
 use rulecast_controller::objects::{Content, Kind, Object, ObjectId, PoolConfig};
+use rulecast_controller::release::NodeReport;
 use rulecast_controller::sink::{Sink, SinkError};
 use rulecast_controller::source::Event;
 use rulecast_controller::world::World;
@@ -15,9 +16,13 @@ fn object(kind: Kind, name: String, content: Content) -> Event {
 
 /// Service number `n`, with one port.
 pub(crate) fn service(n: u16) -> Event {
+    service_at(n, 80)
+}
+
+/// The same at another port.
+pub(crate) fn service_at(n: u16, port: u16) -> Event {
     let [hi, lo] = n.to_be_bytes();
-    let port =
-        ServicePort { name: String::new(), proto: rulecast_bundle::Proto::Tcp, port: 80, node_port: None };
+    let port = ServicePort { name: String::new(), proto: rulecast_bundle::Proto::Tcp, port, node_port: None };
     let service =
         Service { cluster_ips: vec![[10, 96, hi, lo].into()], ports: vec![port], ..Service::default() };
     object(Kind::Service, format!("test/s{n}"), Content::Service(service))
@@ -37,7 +42,22 @@ pub(crate) fn endpoints(n: u16, hosts: impl IntoIterator<Item = u8>) -> Event {
 }
 
 pub(crate) fn pool(config: PoolConfig) -> Event {
-    object(Kind::RulePool, POOL.to_owned(), Content::Pool(Box::new(config)))
+    pool_named(POOL, config)
+}
+
+pub(crate) fn pool_named(name: &str, config: PoolConfig) -> Event {
+    object(Kind::RulePool, name.to_owned(), Content::Pool(Box::new(config)))
+}
+
+/// A node says what it runs.
+pub(crate) fn report(node: &str, pool: &str, sequence: u64, error: Option<&str>) -> Event {
+    let report = NodeReport {
+        pool: pool.to_owned(),
+        position: (0, sequence),
+        error: error.map(ToOwned::to_owned),
+        ..NodeReport::default()
+    };
+    object(Kind::RuleNode, node.to_owned(), Content::Report(report))
 }
 
 /// A compiled world with that many Services of two endpoints each.
@@ -102,6 +122,10 @@ impl Follower {
 
     pub(crate) fn refuses(&self, head: &Head) -> bool {
         self.0.admit(head).is_err()
+    }
+
+    pub(crate) fn bundle(&self) -> &rulecast_bundle::Bundle {
+        self.0.bundle()
     }
 
     pub(crate) fn root(&self) -> Digest {
