@@ -6,7 +6,10 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, Parser, Subcommand};
 
 mod demo;
+mod diff;
+mod export;
 mod import;
+mod side;
 
 /// Kubernetes Service rules as reviewed, versioned bundles.
 #[derive(Parser)]
@@ -23,6 +26,12 @@ enum Command {
         after_help = "Examples:\n  kubectl-rulecast demo\n  kubectl-rulecast demo --manifests manifests/samples/demo --keep ./demo-bundles"
     )]
     Demo(demo::Options),
+    /// Compare what two directories of manifests compile to: the Services, their addresses, ports and policies.
+    #[command(after_help = diff::HELP)]
+    Diff(diff::Options),
+    /// Write what a directory of manifests compiles to as a tree of small files, for Git.
+    #[command(after_help = export::HELP)]
+    Export(export::Options),
     /// Make rulecast's resources from another proxy's configuration.
     #[command(subcommand)]
     Import(import::Command),
@@ -39,6 +48,8 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Demo(options) => demo::run(&options).map(|()| ExitCode::SUCCESS),
+        Command::Diff(options) => diff::run(&options),
+        Command::Export(options) => export::run(&options),
         Command::Import(command) => import::run(&command),
         Command::Completion { shell } => {
             let mut script = Vec::new();

@@ -19,7 +19,8 @@ use crate::release::NodeReport;
 
 pub use convert::ConvertError;
 pub(crate) use convert::{Convert, key};
-pub use manifest::{ManifestError, parse_manifests};
+pub use manifest::{Extent, ManifestError, parse_manifests};
+pub(crate) use manifest::{Form, Problem, parse_document, split};
 pub(crate) use node::RawNode;
 pub(crate) use pool::RawPool;
 pub use pool::{DEFAULT_POOL, HOLD_REASON, PoolConfig};
