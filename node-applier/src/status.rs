@@ -34,6 +34,8 @@ pub struct State {
     pub restored: bool,
     /// Why a newer version, or a repair, is not in force.
     pub problem: Option<Problem>,
+    /// It is of the bundle of the pool's next shape: the node is in a wave.
+    pub next: bool,
     /// How many nodes the pool has.
     pub nodes: usize,
     /// The node is being drained: load balancers should go elsewhere.
