@@ -247,7 +247,7 @@ impl<B: Backend> Local<B> {
         state.applied_at = Some(SystemTime::now());
         state.set_in_step(self.applier.in_step());
         state.draining = view.fact().draining;
-        state.next = self.is_on_next();
+        state.bundle = self.applier.bundle().map(str::to_owned);
         state.nodes = view.nodes();
         // A version that was refused is still refused when the one in force was repaired.
         state.problem = state.problem.take().filter(|p| p.sequence.is_some());

@@ -39,7 +39,7 @@ impl Node {
     fn state(&self) -> (u64, bool, Option<&'static str>) {
         let (state, _) = &*self.shared.lock();
         let sequence = state.head.as_ref().map_or(0, |head| head.sequence);
-        (sequence, state.next, state.problem.as_ref().map(|problem| problem.reason))
+        (sequence, state.is_next(), state.problem.as_ref().map(|problem| problem.reason))
     }
 }
 

@@ -71,7 +71,8 @@ pub(crate) struct World {
     api: Rc<RefCell<Api>>,
     changed: watch::Sender<()>,
     name: String,
-    told: Option<Option<u64>>,
+    /// The sequence that was told last, 0 when there was no head.
+    told: Option<u64>,
 }
 
 impl Default for World {
@@ -133,7 +134,7 @@ impl Source for World {
                 self.api.borrow_mut().asked.push(self.name.clone());
             }
             let head = self.api.borrow().heads.get(&self.name).cloned();
-            let sequence = head.as_ref().map(|head| head.sequence);
+            let sequence = head.as_ref().map_or(0, |head| head.sequence);
             if self.told != Some(sequence) {
                 self.told = Some(sequence);
                 return Ok(head.map_or(News::Gone, News::Head));
