@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
+use rulecast_bundle::next_of;
 use rulecast_compiler::Compiler;
 use rulecast_compiler::model::{Prefix, Slice};
 
@@ -19,6 +20,8 @@ pub struct World {
     /// Those of which the compiler does not know yet what they are now.
     stale_pools: BTreeSet<String>,
     cidrs: BTreeMap<String, Vec<Prefix>>,
+    /// Pools of which a second bundle is compiled, with their next shape.
+    waves: BTreeSet<String>,
     /// Only these pools are compiled; empty: all.
     only: BTreeSet<String>,
     /// Without any RulePool a pool with default options is used.
@@ -187,9 +190,25 @@ impl World {
         self.dirty = false;
         for name in std::mem::take(&mut self.stale_pools) {
             let pool = self.pools.get(&name).map(|config| self.with_cidrs(config));
+            let next = pool.clone().filter(|_| self.waves.contains(&name));
+            self.compiler.set_pool(&next_of(&name), next);
             self.compiler.set_pool(&name, pool);
         }
         self.compiler.compile();
+    }
+
+    /// Compiles a second bundle of a pool, or no longer.
+    pub fn set_wave(&mut self, pool: &str, wave: bool) {
+        let changed = if wave { self.waves.insert(pool.to_owned()) } else { self.waves.remove(pool) };
+        if changed {
+            self.stale_pools.insert(pool.to_owned());
+        }
+    }
+
+    /// The pool whose second bundle has this name.
+    #[must_use]
+    pub fn pool_of_wave(&self, name: &str) -> Option<&str> {
+        self.waves.iter().find(|pool| next_of(pool) == name).map(String::as_str)
     }
 
     /// Whether the source has said everything once.

@@ -81,6 +81,13 @@ impl ApiServer {
         Ok(self.version)
     }
 
+    pub(crate) fn delete_head(&mut self, pool: &str) {
+        if self.head(pool).is_some() {
+            self.trace.note(format_args!("head of {pool} is deleted"));
+            self.revise(pool, None);
+        }
+    }
+
     fn revise(&mut self, pool: &str, head: Option<Head>) {
         self.version += 1;
         let revision = Revision { version: self.version, head };

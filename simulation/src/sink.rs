@@ -76,6 +76,11 @@ impl Sink for ApiSink {
         })
     }
 
+    async fn delete_head(&self, pool: &str) -> Result<(), SinkError> {
+        let name = pool.to_owned();
+        self.ask(format!("delete head of {pool}"), move |api| api.delete_head(&name)).await
+    }
+
     async fn list_pools(&self) -> Result<Vec<String>, SinkError> {
         self.ask("list heads".to_owned(), |api| api.pools()).await
     }

@@ -9,7 +9,7 @@ mod published;
 mod recent;
 mod write;
 
-use rulecast_bundle::Replica;
+use rulecast_bundle::{Head, Replica};
 use rulecast_compiler::PoolBundle;
 
 use self::published::CheckpointRef;
@@ -178,7 +178,9 @@ impl Publisher {
 
     /// Whether a version that has the same records need not be followed by another one.
     fn suits(&self, published: &Published, bundle: &PoolBundle) -> bool {
-        published.head.mode == bundle.mode() && published.head.epoch >= self.settings.epoch
+        let Settings { epoch, above, .. } = self.settings;
+        let Head { mode, epoch: in_force, sequence, .. } = &published.head;
+        *mode == bundle.mode() && *in_force >= epoch && *sequence > above
     }
 
     /// Reads what is published before the next publication: somebody else may have published.

@@ -11,15 +11,18 @@ mod read;
 mod record;
 mod report;
 mod shrink;
+mod wave;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use rulecast_api::{LastBundle, MAX_RELEASES, Origin, Release as Event, RuleRevisionSpec};
 use rulecast_bundle::{Bundle, Digest, Mode, Shape};
 use rulecast_compiler::{Live, PoolBundle};
+use tokio::time::Instant;
 
 use crate::publisher::{Gate, PublishError, Published};
 use crate::sink::{Revision, SinkError};
@@ -34,10 +37,13 @@ pub use record::Recorded;
 pub(crate) use record::{Last, Recording};
 pub(crate) use report::Released;
 pub use shrink::Shrink;
+pub(crate) use wave::{Fleet, Wave};
 
 use catalog::Catalog;
 use decide::Facts;
+use decide::Waits;
 use record::{Chain, Parent, Wish};
+use wave::Progress;
 
 /// Shapes that wait to be written down. More than that, and the oldest is left out.
 const QUEUE: usize = 64;
@@ -88,6 +94,7 @@ pub(crate) struct Release {
     /// The shape of the publication in flight, and why.
     planned: Option<(LiveShape, &'static str)>,
     releases: Vec<Event>,
+    wave: Option<Wave>,
 }
 
 impl Release {
@@ -114,6 +121,7 @@ impl Release {
             waiting_since: None,
             planned: None,
             releases,
+            wave: None,
         }
     }
 
@@ -121,6 +129,7 @@ impl Release {
     pub(crate) fn found(&mut self, published: Option<(Shape, usize)>, damaged: bool) {
         self.damaged = damaged;
         self.planned = None;
+        self.wave = None;
         let Some((shape, services)) = published else {
             self.live = None;
             return;
@@ -188,6 +197,7 @@ impl Release {
         asked: &Asked,
         bundle: &mut PoolBundle,
         proof: Option<&Proof>,
+        fleet: &Fleet<'_>,
         now: Timestamp,
     ) -> Option<Wanting> {
         let candidate = match proof {
@@ -209,7 +219,7 @@ impl Release {
             now,
         };
         let mut decision = facts.decide();
-        let wanting = self.carry_out(&mut decision, bundle, proof);
+        let wanting = self.carry_out(&mut decision, bundle, proof, asked.waves.map(|pause| (pause, fleet)));
         self.note_waiting(&decision, now);
         self.log(&decision);
         self.decision = Some(decision);
@@ -221,6 +231,7 @@ impl Release {
         decision: &mut Decision,
         bundle: &mut PoolBundle,
         proof: Option<&Proof>,
+        waves: Option<(Duration, &Fleet<'_>)>,
     ) -> Option<Wanting> {
         let mut wanting = None;
         let live = match decision.choice {
@@ -252,7 +263,7 @@ impl Release {
             decision.problem = Some(("RevisionUnreadable", problem.clone()));
             wanting = None;
         }
-        if let Some(live) = live {
+        if let Some(live) = self.in_waves(live, decision, bundle, waves) {
             bundle.set_live(live);
         } else {
             decision.choice = Choice::Keep;
@@ -261,6 +272,67 @@ impl Release {
             }
         }
         wanting
+    }
+
+    /// Lets a new shape through where it may go live on every node; otherwise it goes on with its wave.
+    fn in_waves(
+        &mut self,
+        new: Option<Live>,
+        decision: &mut Decision,
+        bundle: &PoolBundle,
+        waves: Option<(Duration, &Fleet<'_>)>,
+    ) -> Option<Live> {
+        // A hold stops a wave where it is. A rollback is for everybody at once.
+        if decision.why == "Hold" {
+            return new;
+        }
+        let emergency = matches!(decision.why, "Rollback" | "ExactReplay");
+        let (Some(target), Some(live), Some((pause, fleet)), false) = (&new, &self.live, waves, emergency)
+        else {
+            self.wave = None;
+            return new;
+        };
+        let wanted = match target {
+            Live::Wanted => bundle.wanted().digest(),
+            Live::Fixed(shape) => shape.digest(),
+            Live::Exact(..) => return new,
+        };
+        if wanted == live.shape.digest() || fleet.len() < 2 {
+            self.wave = None;
+            return new;
+        }
+        let shape = || match target {
+            Live::Fixed(shape) => Arc::clone(shape),
+            _ => Arc::new(bundle.wanted().clone()),
+        };
+        let wave = self.wave.get_or_insert_with(|| Wave::new(shape(), fleet));
+        let mut progress = wave.look(fleet, pause, Instant::now());
+        if matches!(progress, Progress::Stopped(_)) && wave.digest() != wanted {
+            // Perhaps the newer one mends it.
+            *wave = Wave::new(shape(), fleet);
+            progress = wave.look(fleet, pause, Instant::now());
+        }
+        match progress {
+            Progress::Finished => {
+                let wave = self.wave.take().expect("it was just looked at");
+                // A newer one comes after it.
+                Some(if wave.digest() == wanted { new? } else { Live::Fixed(Arc::clone(wave.shape())) })
+            }
+            Progress::Runs(message) | Progress::Stopped(message) => {
+                decision.waits = Some(Waits { reason: "Wave", message });
+                None
+            }
+        }
+    }
+
+    /// The wave that is under way.
+    pub(crate) fn wave_mut(&mut self) -> Option<&mut Wave> {
+        self.wave.as_mut()
+    }
+
+    /// The same.
+    pub(crate) fn wave(&self) -> Option<&Wave> {
+        self.wave.as_ref()
     }
 
     fn candidate_shape(&self, bundle: &PoolBundle, proof: Option<&Proof>) -> Arc<Shape> {

@@ -50,6 +50,11 @@ pub(crate) struct Trial<'a> {
 }
 
 impl Trial<'_> {
+    /// Whether a node says that something is wrong.
+    pub(crate) fn failure(&self) -> bool {
+        self.nodes.iter().any(|(_, report)| report.is_some_and(|report| report.error.is_some()))
+    }
+
     /// What is missing, if anything.
     pub(crate) fn trouble(&self) -> Option<String> {
         if self.nodes.is_empty() {

@@ -42,7 +42,9 @@ pub(super) struct PoolTask {
 impl<S: Sink, W: StatusWriter> Controller<S, W> {
     /// Starts what is due for a pool.
     pub(super) fn step_pool(&mut self, name: &str) -> Result<(), RunError> {
-        if !self.step_release(name) {
+        let released = self.step_release(name);
+        self.step_wave(name);
+        if !released {
             if let Some(state) = self.pools.get_mut(name) {
                 // Nothing waits to be published; what waits to go live is told elsewhere.
                 state.was_in_step = true;
@@ -152,6 +154,7 @@ impl<S: Sink, W: StatusWriter> Controller<S, W> {
                 if let Some(state) = self.pools.get_mut(&task.pool).filter(|s| s.number == task.number) {
                     state.job = None;
                     state.adopt(found);
+                    self.found_wave(&task.pool);
                 }
                 return Ok(());
             }

@@ -5,6 +5,7 @@ mod options;
 mod pool;
 mod releases;
 mod reports;
+mod waves;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -212,7 +213,7 @@ impl<S: Sink, W: StatusWriter> Controller<S, W> {
         let since = self.since.take();
         let (world, metrics) = (&self.world, &self.metrics);
         self.pools.retain(|name, _| {
-            let known = world.pools().contains_key(name);
+            let known = world.pools().contains_key(name) || world.pool_of_wave(name).is_some();
             if !known {
                 // Its nodes run on with what they have; only its RuleBundle's owner may decide otherwise.
                 tracing::warn!(

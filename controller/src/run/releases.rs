@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::Controller;
 use super::jobs::{Done, PoolTask};
 use crate::objects::PoolConfig;
-use crate::release::{Proof, Trial, Wanting, read_exact, read_revisions, read_shape};
+use crate::release::{NodeReport, Proof, Trial, Wanting, read_exact, read_revisions, read_shape};
 use crate::sink::Sink;
 use crate::status::StatusWriter;
 use crate::world::World;
@@ -20,6 +20,9 @@ const AGAIN: Duration = Duration::from_secs(5);
 impl<S: Sink, W: StatusWriter> Controller<S, W> {
     /// Decides which shape of a pool shall be live, and starts what that takes. Whether there is one to publish.
     pub(super) fn step_release(&mut self, name: &str) -> bool {
+        if self.world.pool_of_wave(name).is_some() {
+            return true;
+        }
         let Some(config) = self.world.pools().get(name).cloned() else { return false };
         let Some(state) = self.pools.get(name) else { return false };
         // A publication in flight decides what is live.
@@ -27,13 +30,18 @@ impl<S: Sink, W: StatusWriter> Controller<S, W> {
             return true;
         }
         let proof = self.proof(name, &config);
+        let mut asked = config.asked.clone();
+        // Nobody reports to a controller that ends.
+        asked.waves = asked.waves.filter(|_| !self.options.once);
+        let reports = if asked.waves.is_some() { self.reports_of(name) } else { Vec::new() };
+        let fleet: Vec<_> = reports.iter().map(|(node, report)| (node.as_str(), report.as_ref())).collect();
         let (Some(state), Some(bundle)) =
             (self.pools.get_mut(name), self.world.compiler_mut().pool_mut(name))
         else {
             return false;
         };
         let now = (self.options.clock)();
-        let wanting = state.release.decide(&config.asked, bundle, proof.as_ref(), now);
+        let wanting = state.release.decide(&asked, bundle, proof.as_ref(), &fleet, now);
         if state.next_wish <= Instant::now() && state.release.record_candidate(bundle, proof.as_ref(), now) {
             state.next_wish = Instant::now() + config.publish_interval;
         }
@@ -43,6 +51,13 @@ impl<S: Sink, W: StatusWriter> Controller<S, W> {
         }
         self.start_chores(name, &config, wanting);
         self.pools.get(name).is_some_and(|state| state.release.may_publish())
+    }
+
+    /// The nodes of a pool, with what they say of it.
+    fn reports_of(&self, pool: &str) -> Vec<(String, Option<NodeReport>)> {
+        let report =
+            |node: &str| self.world.reports().get(node).filter(|report| report.pool == pool).cloned();
+        self.world.compiler().nodes_of(pool).map(|node| (node.to_owned(), report(node))).collect()
     }
 
     fn start_chores(&mut self, name: &str, config: &PoolConfig, wanting: Option<Wanting>) {
@@ -158,7 +173,8 @@ impl<S: Sink, W: StatusWriter> Controller<S, W> {
             Duration::try_from(left).ok().map(|left| now + left)
         });
         let again = Some(state.chores_from);
-        [soak, exact, again].into_iter().flatten().filter(|at| *at > now).min()
+        let wave = config.asked.waves.and_then(|pause| state.release.wave()?.deadline(pause));
+        [soak, exact, again, wave].into_iter().flatten().filter(|at| *at > now).min()
     }
 
     /// Takes note of what came of a chore of a pool's releases.

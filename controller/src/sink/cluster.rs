@@ -136,6 +136,14 @@ impl Sink for ClusterSink {
         }
     }
 
+    async fn delete_head(&self, pool: &str) -> Result<(), SinkError> {
+        let what = format!("deleting RuleBundle {pool}");
+        match patient(&what, self.heads.delete(pool, &DeleteParams::default())).await? {
+            Err(e) if code(&e) != 404 => Err(SinkError::failed(&what, explain(&e))),
+            _ => Ok(()),
+        }
+    }
+
     async fn list_pools(&self) -> Result<Vec<String>, SinkError> {
         let what = "listing RuleBundles";
         let list = patient(what, self.heads.list_metadata(&ListParams::default())).await?;

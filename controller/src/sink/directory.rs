@@ -123,6 +123,10 @@ impl Sink for DirectorySink {
         Ok(version(&bytes))
     }
 
+    async fn delete_head(&self, pool: &str) -> Result<(), SinkError> {
+        remove(&self.head_path(pool))
+    }
+
     async fn list_pools(&self) -> Result<Vec<String>, SinkError> {
         let names = names(&self.root)?;
         Ok(names.into_iter().filter(|name| self.head_path(name).is_file()).collect())

@@ -130,6 +130,11 @@ impl Sink for MemorySink {
         Ok(Version((known + 1).to_string()))
     }
 
+    async fn delete_head(&self, pool: &str) -> Result<(), SinkError> {
+        self.state().heads.remove(pool);
+        Ok(())
+    }
+
     async fn list_pools(&self) -> Result<Vec<String>, SinkError> {
         Ok(self.state().heads.keys().cloned().collect())
     }

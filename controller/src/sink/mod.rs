@@ -89,6 +89,9 @@ pub trait Sink: Send + Sync + 'static {
         over: Option<&Version>,
     ) -> impl Future<Output = Result<Version, SinkError>> + Send;
 
+    /// Deletes a pool's head; one that is gone already is fine. Only of a bundle that no node needs any more.
+    fn delete_head(&self, pool: &str) -> impl Future<Output = Result<(), SinkError>> + Send;
+
     /// The pools that have a head, also those that nobody asks for any more.
     fn list_pools(&self) -> impl Future<Output = Result<Vec<String>, SinkError>> + Send;
 

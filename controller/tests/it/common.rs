@@ -83,11 +83,16 @@ pub(crate) fn compiled(world: &World) -> Digest {
 }
 
 /// A node's copy.
-pub(crate) struct Follower(Replica);
+pub(crate) struct Follower(Replica, String);
 
 impl Follower {
     pub(crate) fn new() -> Self {
-        Self(Replica::new(POOL, rulecast_bundle::Mode::Nftables))
+        Self::of(POOL)
+    }
+
+    /// Of the bundle with this name.
+    pub(crate) fn of(pool: &str) -> Self {
+        Self(Replica::new(pool, rulecast_bundle::Mode::Nftables), pool.to_owned())
     }
 
     /// The chunks that a new node reads.
@@ -104,7 +109,7 @@ impl Follower {
 
     /// Takes what is published. Counts the chunks it had to read.
     pub(crate) async fn follow<S: Sink>(&mut self, sink: &S) -> usize {
-        let (head, _) = sink.read_head(POOL).await.unwrap().expect("a head");
+        let (head, _) = sink.read_head(&self.1).await.unwrap().expect("a head");
         self.take(sink, head).await.unwrap()
     }
 
@@ -113,7 +118,7 @@ impl Follower {
         let mut catch_up = CatchUp::new(&head, have).unwrap();
         let mut read = 0;
         while let Some(id) = catch_up.need() {
-            catch_up.supply(sink.read_chunk(POOL, id).await?).unwrap();
+            catch_up.supply(sink.read_chunk(&self.1, id).await?).unwrap();
             read += 1;
         }
         self.0.advance(head, catch_up.finish().unwrap()).unwrap();

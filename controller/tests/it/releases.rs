@@ -7,9 +7,9 @@ use crate::common::{Follower, POOL, endpoints, no_service, pool, pool_named, rep
 use crate::rig::{Rig, some};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use rulecast_api::{RulePoolStatus, RuleRevisionSpec};
-use rulecast_bundle::{Digest, Key};
+use rulecast_bundle::{Digest, Key, Value};
 use rulecast_controller::objects::{Content, Kind, Object, ObjectId, PoolConfig};
-use rulecast_controller::release::{Approved, Asked, Exact, Promotion};
+use rulecast_controller::release::{Approved, Asked, Exact, NodeReport, Promotion};
 use rulecast_controller::run::RunOptions;
 use rulecast_controller::sink::{Fault, MemorySink, Sink};
 use rulecast_controller::source::Event;
@@ -424,5 +424,136 @@ async fn what_waits_is_told_again_after_a_restart() {
     assert_eq!(rig.in_force().await.0, [8080]);
     assert_eq!((rig.status().revision, rig.pending()), (Some(2), Some((Some(3), "Approval".to_owned()))));
     assert_eq!(rig.status().releases, releases);
+    rig.stop().await;
+}
+
+fn in_waves(asked: Asked) -> Event {
+    self::asked(Asked { waves: Some(Duration::from_mins(1)), ..asked })
+}
+
+fn in_wave(name: &str, sequence: u64, error: Option<&str>) -> Event {
+    let error = error.map(ToOwned::to_owned);
+    let report = NodeReport { pool: POOL.into(), position: (0, sequence), next: true, error, held: false };
+    Event::Set(Object {
+        id: ObjectId::new(Kind::RuleNode, name),
+        content: Content::Report(report),
+        warnings: Vec::new(),
+    })
+}
+
+impl Rig {
+    /// Thirty nodes that run what is published.
+    async fn with_nodes() -> Self {
+        let rig = Self::start(Arc::default(), RunOptions::default());
+        let nodes =
+            (0..30).flat_map(|n| [node(&format!("n{n}"), POOL), report(&format!("n{n}"), POOL, 1, None)]);
+        rig.tell(some().into_iter().chain(nodes).chain([in_waves(Asked::default()), Event::Synced])).await;
+        rig
+    }
+
+    fn sequence_of(&self, pool: &str) -> u64 {
+        self.sink.history(pool).last().map_or(0, |head| head.sequence)
+    }
+
+    /// The nodes that a bundle sends to the next one.
+    async fn sent(&self, pool: &str) -> Vec<String> {
+        let mut follower = Follower::of(pool);
+        follower.follow(&*self.sink).await;
+        let facts = follower.bundle().iter().filter_map(|record| match record {
+            (Key::Node(_), Value::Node(fact)) if fact.next => Some(fact.name),
+            _ => None,
+        });
+        facts.collect()
+    }
+
+    async fn has_head(&self, pool: &str) -> bool {
+        self.sink.read_head(pool).await.unwrap().is_some()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_shape_goes_over_the_nodes_in_waves() {
+    let mut rig = Rig::with_nodes().await;
+    let next = rulecast_bundle::next_of(POOL);
+    rig.tell([service_at(3, 8080), endpoints(3, [7])]).await;
+    assert_eq!(rig.in_force().await, (vec![80], vec![7]), "endpoints go everywhere at once");
+    let first = rig.sent(POOL).await;
+    assert_eq!(first.len(), 1);
+    assert_eq!(rig.sent(&next).await, first);
+    assert!(rig.sequence_of(&next) > rig.sequence_of(POOL), "the node sees a higher sequence");
+    assert_eq!(rig.pending().unwrap().1, "Wave");
+    // It waits for the node's word, and stops when that is bad.
+    sleep(Duration::from_mins(10)).await;
+    assert_eq!(rig.sent(POOL).await, first);
+    let at = rig.sequence_of(&next);
+    rig.tell([in_wave(&first[0], at, Some("KernelRefused"))]).await;
+    sleep(Duration::from_mins(10)).await;
+    assert!(rig.condition("Promoting").unwrap().1.contains("KernelRefused"));
+    assert_eq!(rig.sent(POOL).await, first);
+    rig.tell([in_wave(&first[0], at, None)]).await;
+    sleep(Duration::from_secs(62)).await;
+    let tenth = rig.sent(POOL).await;
+    assert!(tenth.len() == 3 && tenth.contains(&first[0]), "{tenth:?}");
+    let reports: Vec<_> = tenth.iter().map(|name| in_wave(name, at, None)).collect();
+    rig.tell(reports).await;
+    sleep(Duration::from_mins(2)).await;
+    assert_eq!(rig.in_force().await, (vec![8080], vec![7]));
+    assert!(rig.sent(POOL).await.is_empty());
+    assert!(!rig.has_head(&next).await && rig.sequence_of(POOL) > at, "they are called back");
+    assert_eq!((rig.status().revision, rig.pending()), (Some(2), None));
+    assert_eq!(rig.numbers().await, [1, 2]);
+    rig.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hold_stops_a_wave_and_a_rollback_ends_it_for_everybody_at_once() {
+    let mut rig = Rig::with_nodes().await;
+    let next = rulecast_bundle::next_of(POOL);
+    rig.tell([service_at(3, 8080)]).await;
+    let first = rig.sent(POOL).await;
+    rig.tell([in_waves(Asked { hold: true, ..Asked::default() })]).await;
+    rig.tell([in_wave(&first[0], rig.sequence_of(&next), None)]).await;
+    sleep(Duration::from_mins(10)).await;
+    assert_eq!(rig.sent(POOL).await, first, "it stays where it is");
+    rig.tell([in_waves(Asked::default())]).await;
+    sleep(Duration::from_mins(2)).await;
+    assert_eq!(rig.sent(POOL).await.len(), 3);
+    rig.tell([in_waves(Asked { pinned: Some(1), ..Asked::default() })]).await;
+    assert!(rig.sent(POOL).await.is_empty() && !rig.has_head(&next).await);
+    // And one that changes what is live skips them.
+    rig.tell([asked(Asked::default())]).await;
+    assert_eq!(rig.in_force().await.0, [8080]);
+    let before = rig.sequence_of(&next);
+    rig.tell([in_waves(Asked { pinned: Some(1), ..Asked::default() })]).await;
+    assert_eq!(rig.in_force().await.0, [80]);
+    assert_eq!(rig.sequence_of(&next), before);
+    rig.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_controller_goes_on_with_a_wave() {
+    let mut rig = Rig::with_nodes().await;
+    let next = rulecast_bundle::next_of(POOL);
+    rig.tell([service_at(3, 8080)]).await;
+    let at = rig.sequence_of(&next);
+    let first = rig.sent(POOL).await;
+    rig.tell([in_wave(&first[0], at, None)]).await;
+    sleep(Duration::from_secs(70)).await;
+    let tenth = rig.sent(POOL).await;
+    assert_eq!(tenth.len(), 3);
+    let at = rig.sequence_of(&next);
+    let sink = Arc::clone(&rig.sink);
+    rig.stop().await;
+    let mut rig = Rig::start(sink, RunOptions::default());
+    let reports: Vec<_> = tenth.iter().map(|name| in_wave(name, at, None)).collect();
+    let nodes = (0..30).flat_map(|n| [node(&format!("n{n}"), POOL), report(&format!("n{n}"), POOL, 1, None)]);
+    let services =
+        some().into_iter().filter(|event| !matches!(event, Event::Set(o) if o.id.name == "test/s3"));
+    let services = services.chain([service_at(3, 8080), endpoints(3, [1, 2])]);
+    rig.tell(services.chain(nodes).chain(reports).chain([in_waves(Asked::default()), Event::Synced])).await;
+    assert_eq!(rig.sent(POOL).await, tenth, "nobody is called back");
+    sleep(Duration::from_mins(2)).await;
+    assert_eq!(rig.in_force().await.0, [8080]);
+    assert!(!rig.has_head(&next).await);
     rig.stop().await;
 }

@@ -48,6 +48,9 @@ impl Sink for Shared {
         sleep(Duration::from_millis(5)).await;
         self.0.write_head(pool, head, over).await
     }
+    async fn delete_head(&self, pool: &str) -> Result<(), SinkError> {
+        self.0.delete_head(pool).await
+    }
     async fn list_pools(&self) -> Result<Vec<String>, SinkError> {
         self.0.list_pools().await
     }
