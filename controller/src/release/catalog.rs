@@ -14,7 +14,9 @@ pub(crate) struct Catalog(BTreeMap<u64, Revision>);
 impl Catalog {
     pub(crate) fn new(revisions: Vec<Revision>) -> Self {
         let mut this = Self::default();
-        revisions.into_iter().for_each(|revision| this.add(revision));
+        for revision in revisions {
+            this.add(revision);
+        }
         this
     }
 

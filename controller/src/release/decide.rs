@@ -208,11 +208,15 @@ impl Facts<'_> {
         let approved = self.asked.approved.is_some_and(|approved| approved.digest == digest);
         let before = self.live.map(|(_, services)| services);
         let known = before.is_some() || self.damaged;
-        if known && !self.allow_shrink && !approved && self.live.is_none_or(|(live, _)| live != digest) {
-            if let Err(shrink) = Shrink::check(self.pool, before, services, digest) {
-                let waits = Decision::keep("Shrink", shrink.to_string());
-                return Decision { shrink: Some(shrink), ..waits };
-            }
+        let is_new = self.live.is_none_or(|(live, _)| live != digest);
+        if known
+            && is_new
+            && !self.allow_shrink
+            && !approved
+            && let Err(shrink) = Shrink::check(self.pool, before, services, digest)
+        {
+            let waits = Decision::keep("Shrink", shrink.to_string());
+            return Decision { shrink: Some(shrink), ..waits };
         }
         Decision::of(Choice::Follow, if approved { "Approved" } else { "Automatic" })
     }

@@ -151,7 +151,7 @@ mod tests {
         let missing = |reports: &[Option<NodeReport>]| trouble(reports).unwrap();
         assert!(missing(&[]).contains("no node"));
         assert_eq!(missing(&[Some(report(7, None)), None]), "1 of 2 nodes have not reported it yet: b");
-        assert!(missing(&[Some(report(6, None))]).contains("a"));
+        assert!(missing(&[Some(report(6, None))]).contains('a'));
         assert!(
             missing(&[None, Some(report(6, Some("KernelRefused")))]).contains("node b says KernelRefused")
         );

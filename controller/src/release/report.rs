@@ -31,7 +31,7 @@ impl Released {
             let mut message = waits?.message.clone();
             message.truncate(message.floor_char_boundary(MESSAGE));
             Some(Pending {
-                revision: release.number_of(digest),
+                revision: release.journal.number_of(digest),
                 digest: digest.to_string(),
                 reason: waits?.reason.to_owned(),
                 message,
@@ -41,7 +41,7 @@ impl Released {
         let mut this = Self {
             revision: release.live_revision(),
             shape: release.live_digest().map(|digest| digest.to_string()),
-            releases: release.releases.clone(),
+            releases: release.journal.releases.clone(),
             conditions: Vec::new(),
             problem: decision.and_then(|decision| decision.problem.clone()),
             shrink: decision.and_then(|decision| decision.shrink.as_ref()).map(ToString::to_string),

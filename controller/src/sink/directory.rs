@@ -145,8 +145,9 @@ impl Sink for DirectorySink {
     async fn list_revisions(&self, pool: &str) -> Result<Vec<Revision>, SinkError> {
         let folder = self.root.join(pool).join(REVISIONS);
         let mut revisions = Vec::new();
-        for name in names(&folder)?.iter().filter(|name| name.ends_with(".json") && !name.ends_with(LAST)) {
-            let Some(spec) = read::<RuleRevisionSpec>(&folder.join(name))? else { continue };
+        let number = |name: &String| name.strip_suffix(".json")?.parse::<u64>().ok();
+        for number in names(&folder)?.iter().filter_map(number) {
+            let Some(spec) = read::<RuleRevisionSpec>(&self.revision_path(pool, number))? else { continue };
             let last = read(&folder.join(format!("{}{LAST}", spec.number)))?;
             revisions.push(Revision { spec, last });
         }
