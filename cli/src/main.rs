@@ -9,6 +9,7 @@ mod demo;
 mod diff;
 mod export;
 mod import;
+mod render;
 mod side;
 
 /// Kubernetes Service rules as reviewed, versioned bundles.
@@ -32,6 +33,9 @@ enum Command {
     /// Write what a directory of manifests compiles to as a tree of small files, for Git.
     #[command(after_help = export::HELP)]
     Export(export::Options),
+    /// Print the nftables rules that a node would have.
+    #[command(after_help = render::HELP)]
+    Render(render::Options),
     /// Make rulecast's resources from another proxy's configuration.
     #[command(subcommand)]
     Import(import::Command),
@@ -50,6 +54,7 @@ fn main() -> ExitCode {
         Command::Demo(options) => demo::run(&options).map(|()| ExitCode::SUCCESS),
         Command::Diff(options) => diff::run(&options),
         Command::Export(options) => export::run(&options),
+        Command::Render(options) => render::run(&options),
         Command::Import(command) => import::run(&command),
         Command::Completion { shell } => {
             let mut script = Vec::new();
