@@ -13,6 +13,7 @@ mod contents;
 mod directory;
 mod expected;
 mod listing;
+mod render;
 
 /// The node of these tests; its addresses are in `manifests/node.yaml`.
 pub(crate) const NODE: &str = "node-1";

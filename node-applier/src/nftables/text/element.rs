@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use rulecast_bundle::nft::{Data, Family, Field, SetDef};
 use rulecast_netlink::{Key, Value, Verdict};
 
-/// An element of a set or map. They sort as nft sorts them: by the values of their components.
+/// An element of a set or map. They sort by the values of their components.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Element {
     key: Vec<Component>,

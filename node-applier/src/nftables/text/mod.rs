@@ -57,7 +57,7 @@ pub struct Set {
     /// Its flags; none: it has none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub flags: Option<&'static str>,
-    /// Its elements, in nft's order. Those that packets add are not among them.
+    /// Its elements, sorted by the values of their components. Those that packets add are not among them.
     pub elements: Vec<String>,
 }
 
@@ -153,8 +153,8 @@ impl Out for Writer {
 }
 
 impl fmt::Display for Tables {
-    /// As `nft list ruleset` prints them; `nft -f` reads it. nft before 1.0.7 does not read `ct original proto-dst` inside
-    /// a concatenation.
+    /// As `nft list ruleset` prints them, but for the order of elements, which is nft's own affair; `nft -f` reads it. nft
+    /// before 1.0.7 does not read `ct original proto-dst` inside a concatenation.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.tables.iter().try_for_each(|table| table.fmt(f))
     }
@@ -189,7 +189,10 @@ impl fmt::Display for Set {
             writeln!(f, "\t\tflags {flags}")?;
         }
         if !self.elements.is_empty() {
-            writeln!(f, "\t\telements = {{ {} }}", self.elements.join(",\n\t\t\t     "))?;
+            // nft writes two addresses a line.
+            let columns = if self.holds == "type ipv4_addr" { 2 } else { 1 };
+            let lines: Vec<String> = self.elements.chunks(columns).map(|line| line.join(", ")).collect();
+            writeln!(f, "\t\telements = {{ {} }}", lines.join(",\n\t\t\t     "))?;
         }
         writeln!(f, "\t}}")
     }
