@@ -16,6 +16,7 @@ mod lookup;
 mod man;
 mod nodes;
 mod output;
+mod render;
 mod show;
 mod side;
 mod status;
@@ -54,6 +55,9 @@ enum Command {
     /// Write what a directory of manifests compiles to as a tree of small files, for Git.
     #[command(after_help = export::HELP)]
     Export(export::Options),
+    /// Print the nftables rules that a node would have.
+    #[command(after_help = render::HELP)]
+    Render(render::Options),
     /// Make rulecast's resources from another proxy's configuration.
     #[command(subcommand)]
     Import(import::Command),
@@ -89,6 +93,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Demo(options) => demo::run(&options).map(|()| exit::Outcome::Fine),
         Command::Diff(options) => return diff::run(&options),
         Command::Export(options) => return export::run(&options),
+        Command::Render(options) => return render::run(&options),
         Command::Import(command) => return import::run(&command),
         Command::Completion { shell } => {
             let mut script = Vec::new();

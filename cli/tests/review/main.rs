@@ -1,5 +1,6 @@
-//! `kubectl-rulecast diff` and `export` as programs, over directories of manifests.
+//! `kubectl-rulecast diff`, `export` and `render` as programs, over directories of manifests.
 
 mod diff;
 mod export;
 mod manifests;
+mod render;

@@ -50,7 +50,8 @@ pub(crate) fn service(name: &str, number: u16, port: u16) -> String {
 /// An EndpointSlice of `namespace/name` with ready endpoints.
 pub(crate) fn slice(service: &str, endpoints: &[&str]) -> String {
     let (namespace, name) = service.split_once('/').unwrap();
-    let list: String = endpoints.iter().map(|addr| format!("- addresses: [{addr}]\n")).collect();
+    let list: Vec<String> = endpoints.iter().map(|addr| format!("- addresses: [{addr}]\n")).collect();
+    let list = list.concat();
     format!(
         "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata:\n  name: {name}-1\n  namespace: {namespace}\n  \
          labels:\n    kubernetes.io/service-name: {name}\naddressType: IPv4\nports:\n- name: http\n  port: 8080\n\
@@ -66,13 +67,11 @@ pub(crate) fn file(documents: &[String]) -> String {
 /// The same as `kubectl get -o yaml` prints it.
 pub(crate) fn list(documents: &[String]) -> String {
     let item = |document: &String| {
-        let indented = document.lines().map(|line| format!("  {line}\n")).collect::<String>();
-        format!("-{}", &indented[1..])
+        let lines: Vec<String> = document.lines().map(|line| format!("  {line}\n")).collect();
+        format!("-{}", &lines.concat()[1..])
     };
-    format!(
-        "apiVersion: v1\nitems:\n{}kind: List\nmetadata:\n  resourceVersion: \"\"\n",
-        documents.iter().map(item).collect::<String>()
-    )
+    let items: Vec<String> = documents.iter().map(item).collect();
+    format!("apiVersion: v1\nitems:\n{}kind: List\nmetadata:\n  resourceVersion: \"\"\n", items.concat())
 }
 
 pub(crate) const POOL: &str =
