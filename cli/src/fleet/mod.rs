@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use k8s_openapi::jiff::Timestamp;
 use rulecast_api::{RuleBundle, RuleNode, RulePool};
 
-pub(crate) use hold::Hold;
+pub(crate) use hold::{HOLD_REASON, Hold};
 pub(crate) use node::{NodeRow, NodeState, rows};
 pub(crate) use pool::{PoolState, Tally};
 pub(crate) use read::read;
