@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, Parser, Subcommand};
 
 mod act;
+mod check;
 mod cluster;
 mod demo;
 mod exit;
@@ -53,6 +54,9 @@ enum Command {
     /// Go back to an older revision: its Services, ports, policies and options, with the endpoints of today.
     #[command(after_help = act::undo::HELP)]
     Undo(act::undo::Options),
+    /// Check an installation, or with --pre whether a cluster is ready for one; each failure comes with a next step.
+    #[command(after_help = check::HELP)]
+    Check(check::Options),
     /// Show the whole path on this machine: manifests, bundle, kernel, real connections. No cluster is needed.
     #[command(
         after_help = "Examples:\n  kubectl-rulecast demo\n  kubectl-rulecast demo --manifests manifests/samples/demo --keep ./demo-bundles"
@@ -94,6 +98,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Hold(options) => act::hold::run(&options),
         Command::Resume(options) => act::resume::run(&options),
         Command::Undo(options) => act::undo::run(&options),
+        Command::Check(options) => check::run(&options),
         Command::Demo(options) => demo::run(&options).map(|()| exit::Outcome::Fine),
         Command::Import(command) => return import::run(&command),
         Command::Completion { shell } => {

@@ -66,7 +66,7 @@ pub(crate) fn an_approval_waits_for_the_nodes(s: &mut Server) -> anyhow::Result<
     ran.says(&["the controller has not seen it yet", "gave up after 2s"])?;
     let releases = [release(4, 41), release(3, 30)];
     let none = json!({});
-    let live = json!({ "observedGeneration": 2, "revision": 4, "shape": digest(4), "releases": releases });
+    let live = json!({ "observedGeneration": 3, "revision": 4, "shape": digest(4), "releases": releases });
     let now_live = |more: &Value| {
         let status = json!({ "status": more }).to_string();
         s.kubectl(&["patch", "rulepool", "default", "--subresource=status", "--type=merge", "-p", &status])
