@@ -4,6 +4,8 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 
+mod act;
+mod check;
 mod cluster;
 mod demo;
 mod diff;
@@ -44,6 +46,21 @@ enum Command {
     /// List nodes: what each of them runs, and why not something newer.
     #[command(after_help = nodes::HELP)]
     Nodes(nodes::Options),
+    /// Let a shape go live that waits for approval.
+    #[command(after_help = act::approve::HELP)]
+    Approve(act::approve::Options),
+    /// Stop new shapes from going live.
+    #[command(after_help = act::hold::HELP)]
+    Hold(act::hold::Options),
+    /// End a hold, a rollback and an exact replay.
+    #[command(after_help = act::resume::HELP)]
+    Resume(act::resume::Options),
+    /// Go back to an older revision: its Services, ports, policies and options, with the endpoints of today.
+    #[command(after_help = act::undo::HELP)]
+    Undo(act::undo::Options),
+    /// Check an installation, or with --pre whether a cluster is ready for one; each failure comes with a next step.
+    #[command(after_help = check::HELP)]
+    Check(check::Options),
     /// Show the whole path on this machine: manifests, bundle, kernel, real connections. No cluster is needed.
     #[command(
         after_help = "Examples:\n  kubectl-rulecast demo\n  kubectl-rulecast demo --manifests manifests/samples/demo --keep ./demo-bundles"
@@ -90,6 +107,11 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::History(options) => history::run(&options),
         Command::Show(options) => show::run(&options),
         Command::Nodes(options) => nodes::run(&options),
+        Command::Approve(options) => act::approve::run(&options),
+        Command::Hold(options) => act::hold::run(&options),
+        Command::Resume(options) => act::resume::run(&options),
+        Command::Undo(options) => act::undo::run(&options),
+        Command::Check(options) => check::run(&options),
         Command::Demo(options) => demo::run(&options).map(|()| exit::Outcome::Fine),
         Command::Diff(options) => return diff::run(&options),
         Command::Export(options) => return export::run(&options),

@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use k8s_openapi::jiff::Timestamp;
 use rulecast_api::{RuleBundle, RuleNode, RulePool};
 
-pub(crate) use hold::Hold;
+pub(crate) use hold::{HOLD_REASON, Hold};
 pub(crate) use node::{NodeRow, NodeState, rows};
 pub(crate) use pool::{PoolState, Tally};
 pub(crate) use read::read;
@@ -39,12 +39,16 @@ pub(crate) struct Head {
     pub(crate) epoch: u64,
     pub(crate) sequence: u64,
     pub(crate) digest: String,
+    /// When it was written last, as the API server remembers it.
+    pub(crate) written: Option<Timestamp>,
 }
 
 impl From<&RuleBundle> for Head {
     fn from(bundle: &RuleBundle) -> Self {
         let spec = &bundle.spec;
-        Self { epoch: spec.epoch, sequence: spec.sequence, digest: spec.digest.clone() }
+        let managed = bundle.metadata.managed_fields.iter().flatten();
+        let written = managed.filter_map(|entry| entry.time.as_ref()).map(|time| time.0).max();
+        Self { epoch: spec.epoch, sequence: spec.sequence, digest: spec.digest.clone(), written }
     }
 }
 

@@ -153,7 +153,7 @@ impl PoolState {
         Self {
             mode: pool.spec.mode.to_string(),
             approval: pool.spec.approval,
-            observed: status.observed_generation == pool.metadata.generation,
+            observed: status.observed_generation >= pool.metadata.generation,
             epoch: head.map_or(status.epoch, |head| head.epoch),
             sequence: head.map_or(status.sequence, |head| head.sequence),
             digest: head.map(|head| head.digest.clone()).or(status.digest),

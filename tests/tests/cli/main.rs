@@ -9,6 +9,7 @@ use rulecast_tests::runner::{self, Scenario};
 
 use server::Server;
 
+mod acting;
 mod objects;
 mod reading;
 mod sentences;
@@ -36,6 +37,16 @@ const SCENARIOS: &[Scenario<Server>] = scenarios![
     reading::the_history_of_a_pool,
     reading::one_revision_and_those_that_are_gone,
     reading::a_closed_pipe_is_no_failure,
+    acting::a_revision_is_approved_by_what_was_reviewed,
+    acting::a_shape_is_approved_before_the_cluster_has_it,
+    acting::an_approval_waits_for_the_nodes,
+    acting::approving_what_is_held_says_so,
+    acting::what_cannot_be_approved_is_explained,
+    acting::a_hold_keeps_its_reason_as_data,
+    acting::resume_says_what_goes_live,
+    acting::undo_goes_to_the_revision_before,
+    acting::an_exact_undo_warns_and_ends,
+    acting::nothing_is_written_on_top_of_somebody_elses_change,
 ];
 
 fn main() -> ExitCode {
