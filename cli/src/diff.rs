@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::io::Write as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, ensure};
@@ -11,10 +11,18 @@ use rulecast_bundle::Shape;
 use rulecast_review::{Difference, MembershipDifference, membership};
 use serde::Serialize;
 
+use crate::cluster::ClusterArgs;
 use crate::side::{self, Compiled, Loaded, Side, Wanted};
 
 pub(crate) const HELP: &str = "\
 Examples:
+  # What waits in the cluster to go live:
+  kubectl-rulecast diff
+
+  # Between two revisions; between manifests and what nodes run:
+  kubectl-rulecast diff 7 9 --pool default
+  kubectl-rulecast diff live ./manifests --pool default
+
   # What a pull request changes:
   kubectl-rulecast diff main/manifests branch/manifests
 
@@ -28,11 +36,11 @@ Exit codes:
 /// The options of `diff`.
 #[derive(Args)]
 pub(crate) struct Options {
-    /// Before: a directory of manifests.
-    #[arg(value_name = "FROM")]
+    /// Before: a directory of manifests; or of the cluster: live, pending or the number of a RuleRevision.
+    #[arg(value_name = "FROM", default_value = "live")]
     from: Side,
-    /// After: a directory of manifests.
-    #[arg(value_name = "TO")]
+    /// After, in the same way.
+    #[arg(value_name = "TO", default_value = "pending")]
     to: Side,
     /// Only this pool.
     #[arg(long, value_name = "NAME")]
@@ -46,9 +54,11 @@ pub(crate) struct Options {
     /// The form of the difference.
     #[arg(short, long, value_enum, default_value_t)]
     output: Output,
-    /// Colour the text.
+    /// Colour the text; without it, on a terminal.
     #[arg(long)]
     color: bool,
+    #[command(flatten)]
+    cluster: ClusterArgs,
 }
 
 #[derive(ValueEnum, Clone, Copy, Default)]
@@ -72,11 +82,19 @@ struct PoolDifference {
     /// Whether the whole pool came or went.
     #[serde(skip_serializing_if = "Option::is_none")]
     only: Option<Only>,
+    /// The digest of the shape on either side: what an approval names.
+    digests: Digests,
     #[serde(flatten)]
     shape: Difference,
     /// With `--membership`.
     #[serde(skip_serializing_if = "Option::is_none")]
     membership: Option<MembershipDifference>,
+}
+
+#[derive(Serialize)]
+struct Digests {
+    from: String,
+    to: String,
 }
 
 #[derive(Serialize, Clone, Copy, PartialEq, Eq)]
@@ -87,7 +105,11 @@ enum Only {
 
 /// Runs a comparison.
 pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
-    let wanted = Wanted { pool: options.pool.clone(), membership: options.membership };
+    let wanted = Wanted {
+        pool: options.pool.clone(),
+        membership: options.membership,
+        cluster: options.cluster.clone(),
+    };
     let sides = side::load(&[&options.from, &options.to], &wanted)?;
     let mut problems: Vec<String> = sides.iter().flat_map(|side| side.problems.clone()).collect();
     problems.dedup();
@@ -95,13 +117,18 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
     let [from, to] = sides.as_slice() else { unreachable!("two sides were asked for") };
     let difference = compare(from, to, options)?;
     let text = match options.output {
-        Output::Text => difference.text(options.color),
+        Output::Text => difference.text(options.color || on_terminal()),
         Output::Markdown => difference.markdown(),
         Output::Json => serde_json::to_string_pretty(&difference)? + "\n",
         Output::Yaml => serde_saphyr::to_string(&difference)?,
     };
     std::io::stdout().write_all(text.as_bytes()).context("standard output")?;
     Ok(if difference.pools.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+/// Colours are for people who look.
+fn on_terminal() -> bool {
+    std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none()
 }
 
 fn compare(from: &Loaded, to: &Loaded, options: &Options) -> anyhow::Result<Pools> {
@@ -142,7 +169,8 @@ fn compare_pool(
     };
     let same =
         only.is_none() && shape.is_empty() && membership.as_ref().is_none_or(MembershipDifference::is_empty);
-    (!same).then(|| PoolDifference { pool: name.to_owned(), only, shape, membership })
+    let digests = Digests { from: before.digest().to_string(), to: after.digest().to_string() };
+    (!same).then(|| PoolDifference { pool: name.to_owned(), only, digests, shape, membership })
 }
 
 impl Pools {
@@ -175,6 +203,9 @@ impl Pools {
                 continue;
             }
             let _ = writeln!(out, "## RulePool {}\n\n{}", pool.pool, pool.shape.markdown());
+            if !pool.shape.is_empty() {
+                let _ = writeln!(out, "Digest of the new shape, for its approval: `{}`\n", pool.digests.to);
+            }
             if let Some(membership) = pool.membership.as_ref().filter(|m| !m.is_empty()) {
                 let _ = writeln!(out, "{}", membership.markdown());
             }

@@ -11,10 +11,15 @@ use rulecast_bundle::{Bundle, Key, Mode, Tag, Value};
 use rulecast_node::nftables::text;
 use rulecast_node::view::View;
 
+use crate::cluster::ClusterArgs;
 use crate::side::{self, Compiled, Side, Wanted};
 
 pub(crate) const HELP: &str = "\
 Examples:
+  # The rules that a node of the cluster has, or would have with the shape that waits:
+  kubectl-rulecast render --node worker-1
+  kubectl-rulecast render pending --node worker-1
+
   # The rules of a node, in the words of nft list ruleset:
   kubectl-rulecast render manifests --node worker-1
 
@@ -30,8 +35,9 @@ Exit codes:
 /// The options of `render`.
 #[derive(Args)]
 pub(crate) struct Options {
-    /// A directory of manifests.
-    #[arg(value_name = "FROM")]
+    /// A directory of manifests; or of the cluster: live, pending or the number of a RuleRevision, with the endpoints that are
+    /// published now.
+    #[arg(value_name = "FROM", default_value = "live")]
     from: Side,
     /// The pool; may be left out when there is only one.
     #[arg(long, value_name = "NAME")]
@@ -52,6 +58,8 @@ pub(crate) struct Options {
     /// Print nothing when an object could not be used.
     #[arg(long)]
     strict: bool,
+    #[command(flatten)]
+    cluster: ClusterArgs,
 }
 
 #[derive(ValueEnum, Clone, Copy, Default)]
@@ -69,7 +77,7 @@ enum Output {
 
 /// Prints the rules.
 pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
-    let wanted = Wanted { pool: options.pool.clone(), membership: true };
+    let wanted = Wanted { pool: options.pool.clone(), membership: true, cluster: options.cluster.clone() };
     let loaded = side::load_one(&options.from, &wanted, options.strict)?;
     let mut pools = loaded.pools.iter();
     let (Some((pool, compiled)), None) = (pools.next(), pools.next()) else {

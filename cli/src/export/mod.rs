@@ -10,6 +10,7 @@ use clap::Args;
 use rulecast_review::{ShapeDescription, describe};
 use serde::Serialize;
 
+use crate::cluster::ClusterArgs;
 use crate::side::{self, Side, Wanted};
 
 mod names;
@@ -22,6 +23,9 @@ Examples:
   # What the manifests compile to, next to them in Git:
   kubectl-rulecast export manifests --output compiled && git diff compiled
 
+  # What nodes run now:
+  kubectl-rulecast export live --output compiled
+
 The tree: POOL/services/NAMESPACE/NAME.yaml, POOL/pool.yaml and POOL/digest. Files that are the same are not written, and
 files of Services that are gone are removed; what is not from an export is never touched.
 
@@ -31,7 +35,7 @@ Exit codes:
 /// The options of `export`.
 #[derive(Args)]
 pub(crate) struct Options {
-    /// A directory of manifests.
+    /// A directory of manifests; or of the cluster: live, pending or the number of a RuleRevision.
     #[arg(value_name = "FROM")]
     from: Side,
     /// Where the tree is, or shall be: an empty directory, an earlier export, or nothing yet.
@@ -43,11 +47,13 @@ pub(crate) struct Options {
     /// Write nothing when an object could not be used.
     #[arg(long)]
     strict: bool,
+    #[command(flatten)]
+    cluster: ClusterArgs,
 }
 
 /// Writes the tree. Nothing is written unless everything can be named.
 pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
-    let wanted = Wanted { pool: options.pool.clone(), membership: false };
+    let wanted = Wanted { pool: options.pool.clone(), membership: false, cluster: options.cluster.clone() };
     let loaded = side::load_one(&options.from, &wanted, options.strict)?;
     let mut pools = BTreeMap::new();
     for (name, compiled) in &loaded.pools {

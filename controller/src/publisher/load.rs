@@ -79,7 +79,7 @@ pub async fn load<S: Sink>(sink: &S, pool: &str) -> Result<Found, PublishError> 
 }
 
 /// Reads the bundle that a head leads to.
-pub(crate) async fn read_bundle<S: Sink>(sink: &S, pool: &str, head: Head) -> Result<Replica, PublishError> {
+pub async fn read_bundle<S: Sink>(sink: &S, pool: &str, head: Head) -> Result<Replica, PublishError> {
     let version = Version(String::new());
     match follow(sink, pool, head, version).await {
         Ok((_, replica, _)) => Ok(replica),

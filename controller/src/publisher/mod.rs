@@ -17,8 +17,7 @@ use crate::sink::{Sink, Version};
 
 pub(crate) use checkpoint::Closed;
 pub use checkpoint::{Gate, Rotated, Rotation};
-pub(crate) use load::read_bundle;
-pub use load::{Found, load};
+pub use load::{Found, load, read_bundle};
 pub use outcome::{Outcome, PublishError};
 pub use pace::Pace;
 pub use plan::{Limits, Plan};

@@ -178,7 +178,10 @@ impl Facts<'_> {
     }
 
     fn unapproved(&self) -> Decision {
-        let message = format!("a new shape waits for approval: kubectl rulecast diff {}", self.pool);
+        let message = format!(
+            "a new shape waits for approval; to look at it: kubectl rulecast diff --pool {}",
+            self.pool
+        );
         Decision::keep("Approval", message)
     }
 

@@ -58,7 +58,7 @@ pub(crate) async fn read_revisions<S: Sink>(
 }
 
 /// Reads a revision's shape.
-pub(crate) async fn read_shape<S: Sink>(sink: &S, spec: &RuleRevisionSpec) -> Result<Shape, RevisionError> {
+pub async fn read_shape<S: Sink>(sink: &S, spec: &RuleRevisionSpec) -> Result<Shape, RevisionError> {
     let damaged = |problem: String| RevisionError::Damaged { number: spec.number, problem };
     let mut chunks = Vec::with_capacity(spec.chunks.len());
     for name in &spec.chunks {

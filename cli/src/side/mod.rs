@@ -1,15 +1,19 @@
 //! What a command compares or shows: manifests in a directory, or what a cluster has.
 
+mod cluster;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
 use rulecast_bundle::{Bundle, Shape};
 use rulecast_controller::objects::Kind;
 use rulecast_controller::source::{Extent, LoadOptions, load_directories};
 use rulecast_controller::world::World;
+
+use crate::cluster::ClusterArgs;
 
 /// Where shapes come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,6 +89,8 @@ pub(crate) struct Wanted {
     pub(crate) pool: Option<String>,
     /// Endpoints and nodes, too.
     pub(crate) membership: bool,
+    /// Where the cluster is, if one is asked.
+    pub(crate) cluster: ClusterArgs,
 }
 
 /// Reads sides, directories together: what they have in common is parsed once.
@@ -103,7 +109,7 @@ pub(crate) fn load(sides: &[&Side], wanted: &Wanted) -> anyhow::Result<Vec<Loade
                 let world = worlds.next().context("a directory is missing")?;
                 from_world(&world, path)
             }
-            Side::Cluster(side) => load_cluster_side(*side, wanted)?,
+            Side::Cluster(side) => cluster::load(*side, wanted)?,
         });
     }
     Ok(all)
@@ -156,11 +162,6 @@ fn from_world(world: &World, root: &Path) -> Loaded {
         pools.insert(name.to_owned(), Compiled { shape: Shape::of(pool.options().mode, &bundle), bundle });
     }
     Loaded { pools, problems }
-}
-
-/// Reads a side from the cluster that the kubeconfig names.
-fn load_cluster_side(side: ClusterSide, _wanted: &Wanted) -> anyhow::Result<Loaded> {
-    bail!("{}: only directories can be read", Side::Cluster(side))
 }
 
 #[cfg(test)]
