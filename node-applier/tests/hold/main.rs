@@ -1,5 +1,6 @@
 //! A node that keeps its shape, or goes back to the one before, while versions are published.
 
+mod disk;
 mod kernel;
 mod model;
 
@@ -10,6 +11,7 @@ use rulecast_node::hold::{Fulfilled, HoldError, Wish};
 use rulecast_node::store::Store;
 use rulecast_node::view::View;
 
+use disk::Memory;
 use kernel::{Held, Kernel};
 use model::{Content, GROUPS, Model};
 
@@ -77,7 +79,7 @@ fn act() -> impl Strategy<Value = Act> {
 }
 
 struct Node {
-    dir: tempfile::TempDir,
+    disk: Memory,
     kernel: Kernel,
     applier: Applier<Kernel>,
     sequence: u64,
@@ -87,10 +89,10 @@ struct Node {
 
 impl Node {
     fn new() -> Self {
-        let (dir, kernel) = (tempfile::tempdir().unwrap(), Kernel::default());
-        let applier = applier(&dir, &kernel);
+        let (disk, kernel) = (Memory::default(), Kernel::default());
+        let applier = applier(&disk, &kernel);
         let mut this =
-            Self { dir, kernel, applier, sequence: 0, content: Content::default(), model: Model::default() };
+            Self { disk, kernel, applier, sequence: 0, content: Content::default(), model: Model::default() };
         this.publish(Content::default(), true);
         this
     }
@@ -145,7 +147,7 @@ impl Node {
                 assert_eq!(fulfilled == Fulfilled::Done, self.model.resume());
             }
             Act::Restart => {
-                self.applier = applier(&self.dir, &self.kernel);
+                self.applier = applier(&self.disk, &self.kernel);
                 self.applier.restore().unwrap().expect("a version is on disk");
             }
             Act::Repair => drop(self.applier.rebuild().unwrap()),
@@ -166,13 +168,12 @@ impl Node {
     }
 }
 
-fn applier(dir: &tempfile::TempDir, kernel: &Kernel) -> Applier<Kernel> {
-    let store = Store::open(dir.path(), POOL).unwrap();
-    Applier::new(NODE, POOL, Mode::Nftables, kernel.clone(), Some(store))
+fn applier(disk: &Memory, kernel: &Kernel) -> Applier<Kernel> {
+    Applier::new(NODE, POOL, Mode::Nftables, kernel.clone(), Some(Store::on(disk.clone())))
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// While a shape is kept: it is that of the hold; members of Service ports that are published are the published ones;
     /// those of others are the last known; a restart changes nothing. Afterwards everything is as published.
@@ -195,13 +196,9 @@ fn a_damaged_hold_is_told_and_not_used() {
     node.act(&Act::Hold);
     node.act(&Act::Publish(Change::Group(0, Some(82)), false, 0));
     for name in ["hold", "previous"] {
-        let path = node.dir.path().join(POOL).join(name);
-        let mut bytes = std::fs::read(&path).unwrap();
-        let middle = bytes.len() / 2;
-        bytes[middle] ^= 1;
-        std::fs::write(&path, bytes).unwrap();
+        node.disk.damage(name);
     }
-    node.applier = applier(&node.dir, &node.kernel);
+    node.applier = applier(&node.disk, &node.kernel);
     node.applier.restore().unwrap().unwrap();
     assert!(node.applier.hold().is_none());
     let damage = node.applier.look().hold_damage.expect("it is told").to_owned();
@@ -214,7 +211,7 @@ fn a_damaged_hold_is_told_and_not_used() {
     let refused = node.applier.ask(Wish::UsePrevious, "").unwrap_err();
     assert!(matches!(&refused, HoldError::Damaged(why) if why.contains("previous")), "{refused}");
     assert_eq!(node.applier.resume().unwrap(), Fulfilled::Done, "the file is forgotten");
-    node.applier = applier(&node.dir, &node.kernel);
+    node.applier = applier(&node.disk, &node.kernel);
     node.applier.restore().unwrap().unwrap();
     assert!(node.applier.look().hold_damage.is_none());
 }
