@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
+use std::process::Command;
 
 use rulecast_tests::nft::listing;
 use rulecast_tests::process::Process;
@@ -178,6 +179,11 @@ fn where_no_applier_runs_the_disk_answers_and_the_next_start_does_what_was_asked
     for (args, expected) in [(["status", "--pool", "other"], 1), (["status", "--reason", "none"], 2)] {
         assert_eq!(running.ask(&args).0, Some(expected), "{args:?}");
     }
+    let mut nobody = Command::new("setpriv");
+    nobody.args(["--reuid", "65534", "--clear-groups"]).arg(programs::folder().unwrap().join(APPLIER));
+    nobody.arg("status").arg("--state-dir").arg(running.bench.path("state"));
+    let (code, complaints) = crate::outcome(&running.bench.run(nobody));
+    assert!(code == Some(77) && complaints.contains("Run it as root"), "{code:?} {complaints}");
     let base = running.bench.path("state/default/base");
     let mut bytes = fs::read(&base).unwrap();
     let middle = bytes.len() / 2;
