@@ -42,12 +42,12 @@ enum Change {
 impl Change {
     fn apply(&self, content: &mut Content) {
         match *self {
-            Self::Group(n, port) => content.groups[n].port = port,
+            Self::Group(n, port) => content.groups[n].at = port,
             Self::Empty(n, drops) => content.groups[n].drops = drops,
             Self::Members(n, members) => content.groups[n].members = members,
             Self::Rest(rest) => content.rest = rest,
             Self::Both(n, port, m, members) => {
-                content.groups[n].port = port;
+                content.groups[n].at = port;
                 content.groups[m].members = members;
             }
         }

@@ -12,7 +12,7 @@ pub(crate) const GROUPS: usize = 3;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Port {
     /// Where it answers; none: it does not exist.
-    pub(crate) port: Option<u16>,
+    pub(crate) at: Option<u16>,
     pub(crate) drops: bool,
     /// A bit for each endpoint.
     pub(crate) members: u8,
@@ -31,7 +31,7 @@ impl Content {
         let mut changes = Vec::new();
         let mut set = |key, value| changes.push(Change { key, value: Some(value) });
         for (n, group) in (0u8..).zip(&self.groups) {
-            let Some(port) = group.port else { continue };
+            let Some(port) = group.at else { continue };
             let id = GroupId {
                 addr: [10, 96, 0, n].into(),
                 port: 80,
@@ -68,7 +68,7 @@ impl Content {
     }
 
     fn shape(&self) -> ([Option<u16>; GROUPS], u8) {
-        (self.groups.map(|group| group.port), self.rest)
+        (self.groups.map(|group| group.at), self.rest)
     }
 }
 
@@ -85,7 +85,7 @@ impl Model {
     pub(crate) fn publish(&mut self, before: &Content, after: &Content) {
         if let Some((kept, _)) = &mut self.kept {
             for (kept, before) in kept.groups.iter_mut().zip(&before.groups) {
-                if before.port.is_some() {
+                if before.at.is_some() {
                     (kept.drops, kept.members) = (before.drops, before.members);
                 }
             }
@@ -121,7 +121,7 @@ impl Model {
         let Some((kept, _)) = &self.kept else { return published.bundle() };
         let mut content = kept.clone();
         for (group, published) in content.groups.iter_mut().zip(&published.groups) {
-            if published.port.is_some() {
+            if published.at.is_some() {
                 (group.drops, group.members) = (published.drops, published.members);
             }
         }
@@ -131,7 +131,7 @@ impl Model {
     pub(crate) fn last_known(&self, published: &Content) -> usize {
         let Some((kept, _)) = &self.kept else { return 0 };
         let groups = kept.groups.iter().zip(&published.groups);
-        let gone = groups.filter(|(kept, published)| kept.port.is_some() && published.port.is_none());
+        let gone = groups.filter(|(kept, published)| kept.at.is_some() && published.at.is_none());
         gone.map(|(kept, _)| kept.members.count_ones() as usize).sum()
     }
 }
