@@ -8,7 +8,7 @@ use tracing::{info, warn};
 
 mod held;
 
-use crate::backend::{Applied, Backend, BackendError};
+use crate::backend::{Applied, Backend, BackendError, Verified};
 use crate::flows::Flows;
 use crate::hold::{Effective, Hold, Previous};
 use crate::store::Store;
@@ -271,6 +271,11 @@ impl<B: Backend> Applier<B> {
         };
         let report = self.rebuild()?;
         Ok(Some((why, report)))
+    }
+
+    /// Compares the kernel with what it should hold.
+    pub fn verify(&mut self) -> Result<Verified, BackendError> {
+        self.backend.verify(&self.view)
     }
 
     /// Takes note of the node's own addresses, which answer nodePorts.

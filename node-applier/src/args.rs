@@ -42,6 +42,8 @@ pub(crate) enum Question {
     UsePrevious,
     /// Follow the pool again.
     Resume,
+    /// Compare the kernel with what it should hold.
+    Verify,
 }
 
 /// How answers are printed.
@@ -155,6 +157,7 @@ pub(crate) fn parse(mut parser: lexopt::Parser) -> Result<Command, lexopt::Error
         Some("hold") => Some(Question::Hold),
         Some("use-previous") => Some(Question::UsePrevious),
         Some("resume") => Some(Question::Resume),
+        Some("verify") => Some(Question::Verify),
         _ => None,
     };
     let misplaced = [
@@ -181,7 +184,7 @@ pub(crate) fn parse(mut parser: lexopt::Parser) -> Result<Command, lexopt::Error
         Some("version") => Ok(Command::Version),
         Some("help") | None => Ok(Command::Help),
         Some(other) => {
-            let known = "run, status, show, hold, use-previous, resume, cleanup or version";
+            let known = "run, status, show, hold, use-previous, resume, verify, cleanup or version";
             Err(format!("unknown command {other:?}: {known}").into())
         }
     }

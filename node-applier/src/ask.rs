@@ -6,6 +6,7 @@ use std::io::{self, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
 
+use rulecast_node::backend::Verified;
 use rulecast_node::control::client::{self, NoAnswer};
 use rulecast_node::control::{self, Answer, OnDisk, Service, Status, Totals};
 use rulecast_node::hold::{HoldError, Wish};
@@ -27,11 +28,16 @@ struct Failure {
 
 /// Runs one of them.
 pub(crate) fn run(question: Question, options: &AskOptions) -> ExitCode {
-    match answer(question, options) {
-        Ok(text) => {
+    let answer = match question {
+        // Its exit code 1 says something else.
+        Question::Verify => answer(question, options).map_err(|failure| Failure { code: 2, ..failure }),
+        _ => answer(question, options),
+    };
+    match answer {
+        Ok((text, code)) => {
             // A closed pipe is the reader's choice.
             let _closed = io::stdout().write_all(text.as_bytes());
-            ExitCode::SUCCESS
+            code
         }
         Err(Failure { code, message }) => {
             eprintln!("rulecast-node: {message}");
@@ -43,7 +49,7 @@ pub(crate) fn run(question: Question, options: &AskOptions) -> ExitCode {
     }
 }
 
-fn answer(question: Question, options: &AskOptions) -> Result<String, Failure> {
+fn answer(question: Question, options: &AskOptions) -> Result<(String, ExitCode), Failure> {
     let request = match question {
         Question::Status => ("/status".to_owned(), None),
         Question::Show => match &options.service {
@@ -53,19 +59,38 @@ fn answer(question: Question, options: &AskOptions) -> Result<String, Failure> {
         Question::Hold => ("/hold".to_owned(), Some(options.reason.as_str())),
         Question::UsePrevious => ("/use-previous".to_owned(), Some(options.reason.as_str())),
         Question::Resume => ("/resume".to_owned(), Some("")),
+        Question::Verify => ("/verify".to_owned(), None),
     };
     let answer = match client::ask(&options.state_dir, &request.0, request.1) {
         Ok(answer) => answer,
-        Err(NoAnswer::NotRunning(_)) => return from_disk(question, options),
+        Err(NoAnswer::NotRunning(_)) if question != Question::Verify => {
+            return from_disk(question, options).map(|text| (text, ExitCode::SUCCESS));
+        }
+        Err(error @ NoAnswer::NotRunning(_)) => return Err(failure(2, &error)),
         Err(error @ NoAnswer::Permission(_)) => return Err(failure(NO_PERMISSION, &error)),
         Err(error @ NoAnswer::Broken(_)) => return Err(failure(1, &error)),
     };
     let Answer { code, body } = answer;
     match code {
-        200 => show(question, options, &body, true),
+        200 if question == Question::Verify => verified(options, &body),
+        200 => show(question, options, &body, true).map(|text| (text, ExitCode::SUCCESS)),
         404 | 409 => Err(failure(NOT_THERE, &words(&body))),
         _ => Err(failure(1, &words(&body))),
     }
+}
+
+fn verified(options: &AskOptions, body: &str) -> Result<(String, ExitCode), Failure> {
+    let verified: Verified = parse(body)?;
+    let code = if verified.is_same() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    let text = match options.output {
+        Output::Json => {
+            let mut value: Value = parse(body)?;
+            value["same"] = verified.is_same().into();
+            format!("{value:#}\n")
+        }
+        Output::Table => table::verified(&verified),
+    };
+    Ok((text, code))
 }
 
 fn failure(code: u8, message: &impl ToString) -> Failure {
@@ -103,6 +128,7 @@ fn from_disk(question: Question, options: &AskOptions) -> Result<String, Failure
             let hold = disk.with(|look| control::status(look, None).hold);
             text(&json!({ "already": already, "hold": hold, "notKept": null }))
         }
+        Question::Verify => unreachable!("it is about what runs"),
     };
     show(question, options, &body, false)
 }

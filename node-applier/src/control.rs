@@ -32,6 +32,8 @@ pub enum Ask {
     Keep(Wish, String),
     /// `POST /resume`.
     Resume,
+    /// `GET /verify`.
+    Verify,
 }
 
 /// A question, and where its answer goes.

@@ -19,8 +19,9 @@ ON A NODE, without an API server; all need the right to enter --state-dir
                                     followed as ever
   rulecast-node use-previous        go back to the shape before its last change, and keep that
   rulecast-node resume              follow the pool again
-They ask the applier that runs; where none does, status and show say what its disk has, and the others
-tell the next one that starts.
+  rulecast-node verify              compare the kernel with what it should hold: every chain, rule and element
+They ask the applier that runs. Where none does, status and show say what its disk has, hold,
+use-previous and resume are for the next one that starts, and verify fails.
 
 OPTIONS of run
   --pool NAME                       the pool to follow (default: default)
@@ -52,9 +53,11 @@ EXAMPLES
   rulecast-node hold --reason 'tcpdump runs here until Tuesday, ask Kim'
   rulecast-node use-previous --reason 'INC-1234: prod/web unreachable since 14:02'
   rulecast-node resume
+  rulecast-node verify || rulecast-node verify -o json | jq '.differences[]'
 
 EXIT CODES
   0 done, stopped as asked, or it was so already   1 failed   2 wrong usage
   3 what was asked for is not there: the Service, a shape to go back to
+  of verify: 0 the same   1 something differs   2 it cannot be told, as where no applier runs
   77 CAP_NET_ADMIN, or the right to enter --state-dir, is missing
 ";

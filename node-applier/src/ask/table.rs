@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use rulecast_node::backend::Verified;
 use rulecast_node::control::{Port, Service, Status, Totals};
 use serde_json::Value;
 
@@ -115,6 +116,21 @@ fn write_port(out: &mut String, port: &Port) {
     if port.endpoints.is_empty() {
         let _infallible = writeln!(out, "    no endpoint: {}", port.without_endpoints);
     }
+}
+
+/// What differs, and how much was looked at.
+pub(crate) fn verified(verified: &Verified) -> String {
+    let Verified { chains, rules, sets, elements, differences, more } = verified;
+    let mut out: String = differences.iter().map(|difference| format!("{difference}\n")).collect();
+    if *more > 0 {
+        let _infallible = writeln!(out, "and {more} more");
+    }
+    let verdict = if verified.is_same() { "The kernel holds what it should" } else { "The kernel differs" };
+    let _infallible = writeln!(
+        out,
+        "{verdict}: {chains} chains, {rules} rules, {sets} sets, {elements} elements compared."
+    );
+    out
 }
 
 /// What became of a wish.

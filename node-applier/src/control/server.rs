@@ -109,6 +109,7 @@ async fn ask(request: HttpRequest<Incoming>) -> Result<Ask, Answer> {
     let get = request.method() == Method::GET;
     let keep = match path.as_str() {
         "/status" if get => return Ok(Ask::Status),
+        "/verify" if get => return Ok(Ask::Verify),
         "/show" if get => {
             let service = query.as_deref().and_then(|query| query.strip_prefix("service="));
             return Ok(Ask::Show(service.map(str::to_owned)));
@@ -117,8 +118,7 @@ async fn ask(request: HttpRequest<Incoming>) -> Result<Ask, Answer> {
         "/hold" if request.method() == Method::POST => Wish::Hold,
         "/use-previous" if request.method() == Method::POST => Wish::UsePrevious,
         _ => {
-            let hint =
-                "GET /status, GET /show[?service=NAMESPACE/NAME], POST /hold, /use-previous or /resume";
+            let hint = "GET /status, /show[?service=NAMESPACE/NAME] or /verify, POST /hold, /use-previous or /resume";
             return Err(Answer::error(404, hint));
         }
     };

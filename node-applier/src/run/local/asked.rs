@@ -29,6 +29,10 @@ impl<B: Backend> Local<B> {
                 let fulfilled = self.applier.ask(wish, &text);
                 self.fulfilled(fulfilled, if wish == Wish::Hold { "hold" } else { "use-previous" })
             }
+            Ask::Verify => match self.applier.verify() {
+                Ok(verified) => Answer::ok(&verified),
+                Err(error) => Answer::error(500, &error.to_string()),
+            },
             Ask::Resume => {
                 let fulfilled = self.applier.resume();
                 self.fulfilled(fulfilled, "resume")
