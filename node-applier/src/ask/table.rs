@@ -121,7 +121,10 @@ fn write_port(out: &mut String, port: &Port) {
 /// What differs, and how much was looked at.
 pub(crate) fn verified(verified: &Verified) -> String {
     let Verified { chains, rules, sets, elements, differences, more } = verified;
-    let mut out: String = differences.iter().map(|difference| format!("{difference}\n")).collect();
+    let mut out = String::new();
+    for difference in differences {
+        let _infallible = writeln!(out, "{difference}");
+    }
     if *more > 0 {
         let _infallible = writeln!(out, "and {more} more");
     }

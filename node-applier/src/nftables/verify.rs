@@ -139,13 +139,17 @@ fn compare_elements(
                 missing.insert(element.fingerprint(), tell(&element, "missing"));
             }
         });
-        missing.into_values().for_each(|text| verified.differs(|| text));
+        for text in missing.into_values() {
+            verified.differs(|| text);
+        }
         let foreign = connection.elements(family, set, Vec::new, |all, element| {
             if differs(&element.fingerprint()) && all.len() <= Verified::MOST {
                 all.push(tell(&element, "not ours"));
             }
         })?;
-        foreign.into_iter().for_each(|text| verified.differs(|| text));
+        for text in foreign {
+            verified.differs(|| text);
+        }
     }
     Ok(())
 }

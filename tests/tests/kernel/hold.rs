@@ -136,6 +136,25 @@ fn a_held_node_keeps_its_ports_and_loses_endpoints_that_go() {
     running.wait_for(PORT_80, PORT_81);
     running.ask(&["resume"]);
     running.wait_for(PORT_81, PORT_80);
+
+    // What the kernel holds is what was written, until somebody else deletes from it; half a second later it is back.
+    let (code, text, complaints) = running.ask(&["verify"]);
+    assert!(code == Some(0) && text.starts_with("The kernel holds what it should"), "{text}{complaints}");
+    let delete = "delete element ip rulecast cluster-ips { 10.96.0.10 }";
+    let found = wait_for("a difference before it is repaired", PATIENCE, || {
+        running.bench.namespace.output("nft", &[delete])?;
+        let (code, text, complaints) = running.ask(&["verify", "-o", "json"]);
+        anyhow::ensure!(code == Some(1), "{text}{complaints}");
+        Ok(serde_json::from_str::<Value>(&text)?)
+    })
+    .unwrap();
+    let difference = "table ip rulecast, set cluster-ips, element 10.96.0.10: missing";
+    assert_eq!((&found["same"], &found["differences"][0]), (&false.into(), &difference.into()), "{found:#}");
+    wait_for("the repair", PATIENCE, || {
+        anyhow::ensure!(running.ask(&["verify"]).0 == Some(0), "it still differs");
+        Ok(())
+    })
+    .unwrap();
     assert!(running.controller.terminate().unwrap().success());
     assert!(running.applier.terminate().unwrap().success(), "{}", running.applier.log());
 }
@@ -152,6 +171,7 @@ fn where_no_applier_runs_the_disk_answers_and_the_next_start_does_what_was_asked
     running.applier.kill().unwrap();
     let (code, text, _) = running.ask(&["status"]);
     assert!(code == Some(0) && text.contains("does not run"), "{text}");
+    assert_eq!(running.ask(&["verify"]).0, Some(2), "only an applier that runs knows what it wrote");
     let (code, text, _) = running.ask(&["show", "--service", "shop/plain"]);
     assert!(code == Some(0) && text.contains("10.244.1.1:8080 on this node"), "{text}");
     let (code, _, complaints) = running.ask(&["show", "--service", "shop/none"]);
