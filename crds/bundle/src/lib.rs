@@ -4,7 +4,7 @@
 //! to keep. [`frame`] turns lists of changes into bytes; [`Delta`], [`Checkpoint`] and [`Head`] are what travels.
 //! Everything read from outside is bounded before memory is taken for it, and has exactly one accepted encoding.
 //!
-//! There is no Kubernetes client, clock or kernel in here. See docs/design.md, section 3.
+//! There is no Kubernetes client, clock or kernel in here. See docs/design.md, section 2.
 
 mod bundle;
 mod catchup;
