@@ -39,9 +39,9 @@ pub enum Extent {
 /// Reads a file of manifests. Kinds that do not concern us are left out.
 #[must_use]
 pub fn parse_manifests(text: &str, path: &Path) -> Vec<Result<Object, ManifestError>> {
-    let parse = |(document, form, text)| {
+    let parse = |(place, form, text)| {
         let results = parse_part(text, form, Extent::All).into_iter();
-        results.map(move |result| result.map_err(|problem| ManifestError::new(path, document, problem)))
+        results.map(move |result| result.map_err(|problem| ManifestError::new(path, place, problem)))
     };
     split(text, Form::of(path)).into_iter().flat_map(parse).collect()
 }
@@ -62,17 +62,27 @@ impl Form {
     }
 }
 
-/// A part of a file that can be read by itself: the number of its document, from 1, and the text.
-pub(crate) type Part<'a> = (usize, Form, &'a str);
+/// Where in a file: the document, from 1, and of a list the item, from 0.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Place {
+    document: usize,
+    item: Option<usize>,
+}
+
+/// A part of a file that can be read by itself.
+pub(crate) type Part<'a> = (Place, Form, &'a str);
 
 /// A file's parts: its documents and, of lists as kubectl prints them, the items.
 pub(crate) fn split(text: &str, form: Form) -> Vec<Part<'_>> {
     if form == Form::Json {
-        return vec![(1, form, text)];
+        return vec![(Place { document: 1, item: None }, form, text)];
     }
-    let parts = |(number, text)| match list::items(text) {
-        Some(items) => items.into_iter().map(|item| (number, Form::YamlItem, item)).collect(),
-        None => vec![(number, Form::Yaml, text)],
+    let parts = |(document, text)| match list::items(text) {
+        Some(items) => (0..)
+            .zip(items)
+            .map(|(item, text)| (Place { document, item: Some(item) }, Form::YamlItem, text))
+            .collect(),
+        None => vec![(Place { document, item: None }, Form::Yaml, text)],
     };
     documents(text).into_iter().flat_map(parts).collect()
 }
@@ -204,8 +214,13 @@ fn typed<T: Convert + DeserializeOwned>(value: Value) -> Result<Object, Problem>
 }
 
 impl ManifestError {
-    pub(crate) fn new(path: &Path, document: usize, (id, problem): Problem) -> Self {
-        Self { path: path.to_owned(), document, id, problem }
+    /// Of an object that is not known, it says which item of a list it is.
+    pub(crate) fn new(path: &Path, place: Place, (id, problem): Problem) -> Self {
+        let problem = match (place.item, &id) {
+            (Some(item), None) => format!("items[{item}]: {problem}"),
+            _ => problem,
+        };
+        Self { path: path.to_owned(), document: place.document, id, problem }
     }
 
     /// What the problem is about: the object, or the file.

@@ -17,7 +17,7 @@ use rulecast_compiler::model::{Node, Prefix, Service, Slice};
 pub use convert::ConvertError;
 pub(crate) use convert::{Convert, key};
 pub use manifest::{Extent, ManifestError, parse_manifests};
-pub(crate) use manifest::{Form, Problem, parse_part, split};
+pub(crate) use manifest::{Form, Place, Problem, parse_part, split};
 pub(crate) use node::RawNode;
 pub(crate) use pool::RawPool;
 pub use pool::{ALLOW_SHRINK, DEFAULT_POOL, PoolConfig};

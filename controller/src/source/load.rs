@@ -13,7 +13,9 @@ use std::thread;
 use super::directory::check;
 use super::tree::list;
 use super::{DirectoryError, Event};
-use crate::objects::{Extent, Form, Kind, ManifestError, Object, ObjectId, Problem, parse_part, split};
+use crate::objects::{
+    Extent, Form, Kind, ManifestError, Object, ObjectId, Place, Problem, parse_part, split,
+};
 use crate::world::World;
 
 /// What is read of directories.
@@ -86,10 +88,10 @@ struct Parts<'a> {
     places: HashMap<(Form, &'a str), usize>,
 }
 
-/// A file, with its parts: the numbers of their documents, and where they are in [`Parts`].
+/// A file, with its parts: where they are in the file, and in [`Parts`].
 struct FileParts<'a> {
     path: &'a Path,
-    parts: Vec<(usize, usize)>,
+    parts: Vec<(Place, usize)>,
 }
 
 struct Side<'a> {
@@ -106,7 +108,7 @@ impl<'a> Parts<'a> {
             })
         };
         let parts = split(text, Form::of(path)).into_iter();
-        FileParts { path, parts: parts.map(|(number, form, part)| (number, place(form, part))).collect() }
+        FileParts { path, parts: parts.map(|(at, form, part)| (at, place(form, part))).collect() }
     }
 }
 
@@ -119,15 +121,15 @@ fn world(side: &Side<'_>, parsed: &[Vec<Result<Object, Problem>>], pools: &[Stri
         bad_files.entry(path).or_default().push(problem.clone());
     }
     for FileParts { path, parts } in &side.files {
-        let all = parts.iter().flat_map(|(number, at)| parsed[*at].iter().map(move |r| (*number, r)));
-        for (number, result) in all {
+        let all = parts.iter().flat_map(|(place, at)| parsed[*at].iter().map(move |r| (*place, r)));
+        for (place, result) in all {
+            let named = |problem: &Problem| ManifestError::new(path, place, problem.clone());
             let (id, content) = match result {
                 Ok(object) => (&object.id, Ok(object)),
-                Err(problem @ (Some(id), _)) => {
-                    (id, Err(ManifestError::new(path, number, problem.clone()).to_string()))
-                }
-                Err((None, problem)) => {
-                    bad_files.entry(path).or_default().push(format!("document {number}: {problem}"));
+                Err(problem @ (Some(id), _)) => (id, Err(named(problem).to_string())),
+                Err(problem @ (None, _)) => {
+                    let ManifestError { document, problem, .. } = named(problem);
+                    bad_files.entry(path).or_default().push(format!("document {document}: {problem}"));
                     continue;
                 }
             };
