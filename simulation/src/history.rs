@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use rulecast_connect::between;
 use rulecast_bundle::Shape;
 use rulecast_compiler::Live;
+use rulecast_connect::between;
 use rulecast_controller::world::World;
 use tokio::runtime::Builder;
 use tokio::task::{LocalSet, spawn_local};
@@ -150,7 +150,9 @@ impl Check<'_> {
         let deadline = Instant::now() + QUIET;
         let lost = self.universe.api().lost_by_revisions();
         if let Some(id) = lost.first() {
-            self.universe.trace.violate(Invariant::Collected, format!("chunk {id} of a revision is not there"));
+            self.universe
+                .trace
+                .violate(Invariant::Collected, format!("chunk {id} of a revision is not there"));
         }
         let unnamed = loop {
             let unnamed = self.universe.api().unnamed();

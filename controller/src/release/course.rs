@@ -56,7 +56,8 @@ impl Release {
         proof: Option<&Proof>,
         waves: Option<(Duration, &Fleet<'_>)>,
     ) -> Option<Wanting> {
-        if decision.choice == Choice::Keep && self.live.is_none()
+        if decision.choice == Choice::Keep
+            && self.live.is_none()
             && let Some(number) = self.lost()
         {
             decision.choice = Choice::Revision(number);
