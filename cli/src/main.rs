@@ -8,6 +8,7 @@ mod act;
 mod check;
 mod cluster;
 mod demo;
+mod dump;
 mod exit;
 mod fleet;
 mod history;
@@ -57,6 +58,9 @@ enum Command {
     /// Check an installation, or with --pre whether a cluster is ready for one; each failure comes with a next step.
     #[command(after_help = check::HELP)]
     Check(check::Options),
+    /// Write what is known of an installation into a file for somebody else to look at, without names and addresses.
+    #[command(after_help = dump::HELP)]
+    SupportDump(dump::Options),
     /// Show the whole path on this machine: manifests, bundle, kernel, real connections. No cluster is needed.
     #[command(
         after_help = "Examples:\n  kubectl-rulecast demo\n  kubectl-rulecast demo --manifests manifests/samples/demo --keep ./demo-bundles"
@@ -99,6 +103,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Resume(options) => act::resume::run(&options),
         Command::Undo(options) => act::undo::run(&options),
         Command::Check(options) => check::run(&options),
+        Command::SupportDump(options) => dump::run(&options),
         Command::Demo(options) => demo::run(&options).map(|()| exit::Outcome::Fine),
         Command::Import(command) => return import::run(&command),
         Command::Completion { shell } => {

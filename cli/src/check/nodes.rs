@@ -118,10 +118,7 @@ mod tests {
         let current = json!({ "sequence": 40, "digest": "d".repeat(27) });
         fleet.reports = vec![node("node-a", &current)];
         let text = serde_json::to_string(&check(&fleet)).unwrap();
-        assert!(
-            text.contains("never reported (1): node-b"),
-            "{text}"
-        );
+        assert!(text.contains("never reported (1): node-b"), "{text}");
         let error = json!({ "reason": "KernelRefused", "message": "no", "since": "2026-01-01T00:00:00Z" });
         fleet.reports.push(node("node-b", &json!({ "sequence": 40, "error": error })));
         let section = check(&fleet);

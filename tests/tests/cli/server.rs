@@ -93,9 +93,11 @@ impl Server {
             self.kubectl(&wait)?;
             self.installed = true;
         }
-        let kinds = "rulepools,rulebundles,rulechunks,rulerevisions,rulenodes";
-        self.kubectl(&["delete", kinds, "--all"])?;
-        self.kubectl(&["delete", "nodes", "--all"]).map(drop)
+        // Whole collections: one by one, hundreds of objects take minutes.
+        for kind in ["rulepools", "rulebundles", "rulechunks", "rulerevisions", "rulenodes"] {
+            self.kubectl(&["delete", "--raw", &format!("/apis/rulecast.dev/v1alpha1/{kind}")])?;
+        }
+        self.kubectl(&["delete", "--raw", "/api/v1/nodes"]).map(drop)
     }
 
     /// kubectl as administrator.
@@ -108,7 +110,10 @@ impl Server {
         self.kubectl.apply(&self.hub, objects)?;
         for object in objects.iter().filter(|object| object.get("status").is_some()) {
             let (kind, name) = (object["kind"].as_str(), object["metadata"]["name"].as_str());
-            let what = [kind.context("a kind")?, name.context("a name")?];
+            let mut what = vec![kind.context("a kind")?, name.context("a name")?];
+            what.extend(
+                object["metadata"]["namespace"].as_str().iter().flat_map(|namespace| ["-n", namespace]),
+            );
             self.kubectl.patch_status(&self.hub, &what, &object["status"])?;
         }
         Ok(())
