@@ -110,6 +110,7 @@ can() { # SERVICEACCOUNT VERB RESOURCE [NAMESPACE [FLAG...]]
 may() { accepted "$*" can "$@"; }
 may_not() { refused "$*" no can "$@"; }
 may rulecast-node watch rulebundles.rulecast.dev/default
+may rulecast-node watch rulebundles.rulecast.dev/default.next
 may rulecast-node get rulechunks.rulecast.dev
 may rulecast-node patch rulenodes.rulecast.dev "" --subresource status
 for what in services endpointslices.discovery.k8s.io nodes secrets pods configmaps; do
@@ -117,8 +118,10 @@ for what in services endpointslices.discovery.k8s.io nodes secrets pods configma
   may_not rulecast-node list $what
 done
 may_not rulecast-node get rulebundles.rulecast.dev/other
+may_not rulecast-node get rulebundles.rulecast.dev/other.next
 may_not rulecast-node list rulechunks.rulecast.dev
 may_not rulecast-node update rulebundles.rulecast.dev/default
+may_not rulecast-node update rulebundles.rulecast.dev/default.next
 may_not rulecast-node delete rulenodes.rulecast.dev
 may rulecast-controller update rulebundles.rulecast.dev
 may rulecast-controller update leases.coordination.k8s.io/rulecast-controller rulecast-system

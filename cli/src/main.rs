@@ -8,8 +8,10 @@ mod act;
 mod check;
 mod cluster;
 mod demo;
+mod diff;
 mod dump;
 mod exit;
+mod export;
 mod fleet;
 mod history;
 mod import;
@@ -17,7 +19,9 @@ mod lookup;
 mod man;
 mod nodes;
 mod output;
+mod render;
 mod show;
+mod side;
 mod status;
 mod waiting;
 
@@ -66,6 +70,15 @@ enum Command {
         after_help = "Examples:\n  kubectl-rulecast demo\n  kubectl-rulecast demo --manifests manifests/samples/demo --keep ./demo-bundles"
     )]
     Demo(demo::Options),
+    /// Compare what two directories of manifests compile to: the Services, their addresses, ports and policies.
+    #[command(after_help = diff::HELP)]
+    Diff(diff::Options),
+    /// Write what a directory of manifests compiles to as a tree of small files, for Git.
+    #[command(after_help = export::HELP)]
+    Export(export::Options),
+    /// Print the nftables rules that a node would have.
+    #[command(after_help = render::HELP)]
+    Render(render::Options),
     /// Make rulecast's resources from another proxy's configuration.
     #[command(subcommand)]
     Import(import::Command),
@@ -105,6 +118,9 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Check(options) => check::run(&options),
         Command::SupportDump(options) => dump::run(&options),
         Command::Demo(options) => demo::run(&options).map(|()| exit::Outcome::Fine),
+        Command::Diff(options) => return diff::run(&options),
+        Command::Export(options) => return export::run(&options),
+        Command::Render(options) => return render::run(&options),
         Command::Import(command) => return import::run(&command),
         Command::Completion { shell } => {
             let mut script = Vec::new();

@@ -5,7 +5,7 @@ use std::str::FromStr;
 use clap::Args;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt as _;
-use rulecast_api::{Before, Origin, RulePool};
+use rulecast_api::{LastBundle, Origin, RulePool};
 use serde::Serialize;
 
 use crate::cluster::{Cluster, ClusterArgs, block_on};
@@ -79,7 +79,7 @@ async fn read_revision(cluster: &Cluster, pool: &str, number: u64) -> anyhow::Re
         row,
         summary: spec.summary,
         origin: spec.origin,
-        before: spec.before,
+        last_bundle: revision.status.and_then(|status| status.last_bundle),
         chunks: spec.chunks.len(),
         size_bytes: spec.size_bytes,
         now: now(),
@@ -137,7 +137,7 @@ struct Revision {
     #[serde(skip_serializing_if = "Option::is_none")]
     origin: Option<Origin>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    before: Option<Before>,
+    last_bundle: Option<LastBundle>,
     chunks: usize,
     size_bytes: u64,
     #[serde(skip)]
@@ -166,10 +166,10 @@ impl Show for Revision {
             let by = row.live_by.as_deref().unwrap_or_default();
             page.field("Went live", &format!("{} ago at sequence {sequence} ({by})", age(at, self.now)));
         }
-        if let Some(Before { sequence, .. }) = &self.before {
+        if let Some(LastBundle { sequence, .. }) = &self.last_bundle {
             page.field(
                 "Exact",
-                &format!("sequence {sequence} is kept: undo --exact can put back what was before"),
+                &format!("sequence {sequence} is kept: undo --exact can put it back, endpoints included"),
             );
         }
         page.field("Services", &row.services.unwrap_or_default().to_string());

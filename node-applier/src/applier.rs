@@ -85,6 +85,21 @@ impl<B: Backend> Applier<B> {
         self.replica.head()
     }
 
+    /// The pool.
+    pub fn pool(&self) -> &str {
+        &self.pool
+    }
+
+    /// The name of the bundle in force: the pool's, or that of its next shape.
+    pub fn bundle(&self) -> Option<&str> {
+        self.replica.name()
+    }
+
+    /// See [`Replica::follow`].
+    pub fn follow(&mut self, name: &str) {
+        self.replica.follow(name);
+    }
+
     /// The view in force.
     pub fn view(&self) -> &View {
         &self.view
@@ -178,6 +193,15 @@ impl<B: Backend> Applier<B> {
         self.keep(&step);
         let changes = step.changes.as_ref().map(Vec::len);
         Ok(Report { applied, took, changes, rebuilt })
+    }
+
+    /// Moves to a published version that has the content in force; none: it has another one. The kernel is not written.
+    pub fn adopt(&mut self, head: &Head) -> Result<Option<Report>, ApplyError> {
+        let start = Instant::now();
+        let Some(step) = self.replica.adopt(head)? else { return Ok(None) };
+        let took = start.elapsed();
+        self.keep(&step);
+        Ok(Some(Report { took, changes: Some(0), ..Report::default() }))
     }
 
     fn write_kernel(&mut self, step: &Step) -> Result<(Applied, bool), BackendError> {

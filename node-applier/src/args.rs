@@ -141,12 +141,12 @@ pub(crate) fn parse(mut parser: lexopt::Parser) -> Result<Command, lexopt::Error
     }
 }
 
-/// A pool's name becomes a folder's: it is what Kubernetes allows as an object's name.
+/// A pool's name becomes a folder's, and with a dot behind it another bundle's: it is a DNS label, as Kubernetes would have it.
 fn pool(name: String) -> Result<String, lexopt::Error> {
-    let good = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'.';
+    let good = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
     let edge = |b: Option<&u8>| b.is_some_and(u8::is_ascii_alphanumeric);
     let bytes = name.as_bytes();
-    if bytes.len() <= 253 && bytes.iter().copied().all(good) && edge(bytes.first()) && edge(bytes.last()) {
+    if bytes.len() <= 63 && bytes.iter().copied().all(good) && edge(bytes.first()) && edge(bytes.last()) {
         Ok(name)
     } else {
         Err(format!("--pool {name:?} is not a name of a RulePool").into())
@@ -189,7 +189,9 @@ mod tests {
         assert_eq!(addr("--metrics-bind-address", ""), Ok((healthz, None)));
         assert_eq!(addr("--healthz-bind-address", "::"), Ok((at("[::]:10256"), metrics)));
         assert!(addr("--healthz-bind-address", "here:1").unwrap_err().contains("ADDRESS:PORT"));
-        for bad in [&["run", "--pool", "../x"][..], &["run", "--nope"], &["fly"], &["run", "--pool", "A"]] {
+        let pools =
+            [&["run", "--pool", "../x"][..], &["run", "--pool", "A"], &["run", "--pool", "default.next"]];
+        for bad in [&["run", "--nope"][..], &["fly"]].into_iter().chain(pools) {
             assert!(args(bad).is_err(), "{bad:?}");
         }
         for option in HELP.lines().filter_map(|l| l.trim().strip_prefix("--")?.split(' ').next()) {

@@ -57,10 +57,13 @@ pub async fn run(client: Client, node: String, pool: String, interval: Duration,
     }
 }
 
-/// Whether somebody waits for it.
+/// Whether somebody waits for it. Of the nodes in a wave, which are few, that is every version.
 fn is_urgent(before: &State, after: &State) -> bool {
     let reason = |state: &State| state.problem.as_ref().map(|problem| problem.reason);
-    reason(before) != reason(after) || before.restored != after.restored
+    reason(before) != reason(after)
+        || before.restored != after.restored
+        || before.is_next()
+        || after.is_next()
 }
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -100,6 +103,9 @@ fn status(pool: &str, state: &State) -> Value {
         status["sequence"] = json!(head.sequence);
         status["epoch"] = json!(head.epoch);
         status["digest"] = json!(head.digest);
+    }
+    if state.is_next() {
+        status["next"] = json!(true);
     }
     if let Some(at) = state.applied_at.and_then(time) {
         status["appliedAt"] = json!(at);

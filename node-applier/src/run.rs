@@ -2,17 +2,20 @@
 
 mod edges;
 mod local;
+mod wave;
 
 use rulecast_bundle::{Head, Refusal, Way};
 use tokio::time::{Duration, Instant, Interval, MissedTickBehavior, interval};
 use tracing::{info, warn};
 
 pub use edges::Edges;
+use local::AlreadySaid;
 pub use local::Local;
+use wave::Wave;
 
 use crate::applier::ApplyError;
 use crate::backend::Backend;
-use crate::source::{Source, SourceError, catch_up};
+use crate::source::{News, Source, SourceError, catch_up};
 
 /// How often to look whether somebody changed our rules: well below the 2 s within which they must be back.
 const WATCH_RULES: Duration = Duration::from_millis(500);
@@ -27,6 +30,7 @@ const PATIENCE: Duration = Duration::from_mins(1);
 pub struct Runner<B, S> {
     local: Local<B>,
     source: S,
+    wave: Wave,
     /// A version that could not be applied, and when to try again.
     retry: Option<(Head, Instant)>,
     rules: Interval,
@@ -35,15 +39,17 @@ pub struct Runner<B, S> {
 }
 
 impl<B: Backend, S: Source> Runner<B, S> {
-    /// Puts the parts together. Must be called in a tokio runtime.
-    pub fn new(local: Local<B>, source: S) -> Self {
+    /// Puts the parts together; the source follows the pool's own bundle. Must be called in a tokio runtime.
+    pub fn new(mut local: Local<B>, source: S) -> Self {
         let ticks = |every| {
             let mut ticks = interval(every);
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
             ticks
         };
         let (rules, addresses) = (ticks(WATCH_RULES), ticks(WATCH_ADDRESSES));
-        Self { local, source, retry: None, rules, addresses, patience: PATIENCE }
+        let wave = Wave::new(local.pool());
+        local.follow(wave.followed());
+        Self { local, source, wave, retry: None, rules, addresses, patience: PATIENCE }
     }
 
     /// With another time than a minute after which reading what leads to a version is given up.
@@ -56,6 +62,7 @@ impl<B: Backend, S: Source> Runner<B, S> {
     pub async fn run(&mut self, stop: impl Future<Output = ()>) {
         let follow = async {
             loop {
+                self.turn();
                 // In this order, as heads could keep a tick waiting, and ticks, which are rare, no head.
                 tokio::select! {
                     biased;
@@ -64,7 +71,7 @@ impl<B: Backend, S: Source> Runner<B, S> {
                         self.try_again().await;
                     }
                     _ = self.addresses.tick() => self.local.watch_addresses(),
-                    head = self.source.next() => self.take(head).await,
+                    news = self.source.next() => self.take(news).await,
                 }
             }
         };
@@ -76,26 +83,65 @@ impl<B: Backend, S: Source> Runner<B, S> {
         }
     }
 
-    /// Follows the source until one version is in force, for scripts.
+    /// Follows the source until one version is in force, for scripts. Should that say that the node is in a wave, then until
+    /// the wave's is.
     pub async fn run_once(&mut self) -> anyhow::Result<()> {
-        let head = self.source.next().await?;
-        self.take(Ok(head)).await;
+        self.turn();
+        loop {
+            match self.source.next().await? {
+                News::Head(head) => self.take(Ok(News::Head(head))).await,
+                News::Gone if self.wave.is_next() => self.wave.failed(),
+                News::Gone => continue,
+            }
+            if !self.turn() {
+                break;
+            }
+        }
         let problem = self.local.shared().lock().0.problem.clone();
         problem.map_or(Ok(()), |p| Err(anyhow::anyhow!("{}: {}", p.reason, p.message)))
     }
 
-    async fn take(&mut self, head: Result<Head, SourceError>) {
-        match head {
-            Ok(head) => {
+    /// Turns to the other one of the pool's bundles if it is time. Returns whether it did.
+    fn turn(&mut self) -> bool {
+        let turned = self.wave.turn(self.local.is_in_wave());
+        if turned {
+            let name = self.wave.followed();
+            info!(bundle = name, "following another bundle of the pool");
+            self.source.follow(name);
+            self.local.follow(name);
+            // It was the other bundle's.
+            self.retry = None;
+        }
+        turned
+    }
+
+    async fn take(&mut self, news: Result<News, SourceError>) {
+        match news {
+            Ok(News::Head(head)) => {
+                self.wave.heard();
                 self.local.heard();
                 self.follow(head).await;
             }
+            // Of the pool's own bundle that changes nothing: the last good one stays until there is a new one.
+            Ok(News::Gone) => self.wave.gone(),
             Err(error) => self.local.source_failed(&error),
         }
     }
 
     async fn follow(&mut self, head: Head) {
-        let Ok(have) = self.local.admit(&head) else { return };
+        let have = match self.local.admit(&head) {
+            Ok(have) => have,
+            Err(AlreadySaid { refused }) => {
+                if refused {
+                    self.wave.failed();
+                }
+                return;
+            }
+        };
+        if self.local.adopt(&head) {
+            self.retry = None;
+            return;
+        }
         let result = match self.try_way(&head, have).await {
             Err(first) if have.is_some() && first.is_of_the_way() => {
                 info!(
@@ -111,6 +157,11 @@ impl<B: Backend, S: Source> Runner<B, S> {
         match result {
             Ok(()) => self.retry = None,
             Err(failure) => {
+                // A next shape that this node cannot run must not keep it from following endpoints. One that it runs and
+                // that cannot be read for a while is no reason to go back to the old one.
+                if matches!(failure, Failure::Apply(_)) || !self.local.is_on_next() {
+                    self.wave.failed();
+                }
                 match failure {
                     Failure::Read(error) => self.local.unreadable(&error, &head),
                     Failure::Apply(error) => self.local.failed(&error, Some(&head)),

@@ -58,10 +58,22 @@ impl SourceError {
     }
 }
 
-/// Brings the heads of one pool, and chunks by name.
+/// What there is to say of the bundle that is followed.
+#[derive(Debug)]
+pub enum News {
+    /// A version of it.
+    Head(Head),
+    /// There is no such bundle, or no longer.
+    Gone,
+}
+
+/// Brings the heads of one bundle, and chunks by name.
 pub trait Source {
-    /// Waits for the next head. An error is worth telling; ask again. Cancel-safe.
-    fn next(&mut self) -> impl Future<Output = Result<Head, SourceError>>;
+    /// Follows the bundle `name` from now on, and no longer the one before.
+    fn follow(&mut self, name: &str);
+
+    /// Waits for news of the bundle that is followed. An error is worth telling; ask again. Cancel-safe.
+    fn next(&mut self) -> impl Future<Output = Result<News, SourceError>>;
 
     /// Reads a chunk.
     fn chunk(&self, id: ChunkId) -> impl Future<Output = Result<Vec<u8>, SourceError>>;

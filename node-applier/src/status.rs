@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use rulecast_bundle::Head;
+use rulecast_bundle::{Head, is_next};
 use serde::Serialize;
 
 use crate::metrics::Metrics;
@@ -34,6 +34,8 @@ pub struct State {
     pub restored: bool,
     /// Why a newer version, or a repair, is not in force.
     pub problem: Option<Problem>,
+    /// The name of its bundle: the pool's, or in a wave that of the pool's next shape.
+    pub bundle: Option<String>,
     /// How many nodes the pool has.
     pub nodes: usize,
     /// The node is being drained: load balancers should go elsewhere.
@@ -78,6 +80,12 @@ impl State {
             self.out_of_step = Some(SystemTime::now());
         }
         self.in_step = in_step;
+    }
+
+    /// Whether the version in force is of the pool's next shape: the node is in a wave.
+    #[must_use]
+    pub fn is_next(&self) -> bool {
+        self.bundle.as_deref().is_some_and(is_next)
     }
 
     /// Whether the proxy does its work: rules are in the kernel, and writing them has not failed for a minute. A source that

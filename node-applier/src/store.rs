@@ -10,8 +10,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use rulecast_bundle::{
-    Bundle, Change, ChunkId, DecodeError, Delta, Head, Mode, Refusal, Replica, Way, frame,
+    Bundle, Change, ChunkId, DecodeError, Delta, Head, Mode, Refusal, Replica, Way, frame, is_next, next_of,
 };
+use serde::{Deserialize, Serialize};
 
 pub use disk::{Disk, Folder};
 
@@ -72,22 +73,23 @@ impl Store {
         let log = self.read(LOG)?.unwrap_or_default();
         self.base_size = base.len() as u64;
         let damaged = |source| StoreError::Damaged { path: self.disk.path(BASE), source };
-        let (head, records) = entry(&base).map_err(|e| damaged(e.into()))?;
+        let (base_of, records) = entry(&base).map_err(|e| damaged(e.into()))?;
         let mut log = read_log(&log);
         // A log that goes back to before the base was to be emptied.
-        let position = |head: &Head| (head.epoch, head.sequence);
-        if log.first().is_some_and(|(first, _, _)| position(first) <= position(&head)) {
+        let position = |named: &Named| (named.head.epoch, named.head.sequence);
+        if log.first().is_some_and(|(first, _, _)| position(first) <= position(&base_of)) {
             log.clear();
         }
         // A torn end is left out by `read_log`; should the rest not add up either, the base alone still may.
         let (mut best, mut whole) = (None, 0);
         for take in [log.len(), 0] {
-            let mut replica = Replica::new(pool, mode);
+            let Named { head, next } = log[..take].last().map_or(&base_of, |(named, _, _)| named).clone();
+            let mut replica = Replica::new(&if next { next_of(pool) } else { pool.to_owned() }, mode);
             let bundle =
                 frame::Decoder::new(records).and_then(Bundle::load).map_err(|e| damaged(e.into()))?;
-            let newest = log[..take].last().map_or(&head, |(head, _, _)| head).clone();
-            let deltas = log[..take].iter().map(|(head, changes, _)| delta(head, changes.clone())).collect();
-            match replica.advance(newest, Way::Anew(Box::new(bundle), deltas)) {
+            let deltas =
+                log[..take].iter().map(|(of, changes, _)| delta(&of.head, changes.clone())).collect();
+            match replica.advance(head, Way::Anew(Box::new(bundle), deltas)) {
                 Ok(_final) => {
                     whole = log[..take].last().map_or(0, |(_, _, end)| *end);
                     best = Some(replica);
@@ -113,12 +115,14 @@ impl Store {
     /// Keeps a version: its changes when it follows the one stored last, else all of it.
     pub fn keep(&mut self, replica: &Replica, changes: Option<&[Change]>) -> Result<(), StoreError> {
         let Some(head) = replica.head() else { return Ok(()) };
+        let next = replica.name().is_some_and(is_next);
+        let named = Named { head: Head { delta: String::new(), ..head.clone() }, next };
         match changes {
             Some(changes) if self.base_size > 0 && self.log_size < self.base_size.max(SMALL_LOG) => {
                 let body = frame::encode(changes.iter().map(|c| (&c.key, c.value.as_ref())));
-                self.append(&encode_entry(head, &body))
+                self.append(&encode_entry(&named, &body))
             }
-            _ => self.replace(&encode_entry(head, &replica.bundle().frame())),
+            _ => self.replace(&encode_entry(&named, &replica.bundle().frame())),
         }
     }
 
@@ -148,15 +152,24 @@ fn delta(head: &Head, changes: Vec<Change>) -> Delta {
     Delta { from: head.sequence - 1, to: head.sequence, previous: None, changes }
 }
 
+/// A head, and of which of the pool's bundles it is: that is part of its digest.
+#[derive(Clone, Serialize, Deserialize)]
+struct Named {
+    #[serde(flatten)]
+    head: Head,
+    /// The bundle of the pool's next shape. What was stored before there were such says nothing.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    next: bool,
+}
+
 /// `length of head, head as JSON, frame`.
-fn encode_entry(head: &Head, body: &[u8]) -> Vec<u8> {
-    let head = Head { delta: String::new(), ..head.clone() };
-    let head = serde_json::to_vec(&head).expect("a head is plain data");
+fn encode_entry(head: &Named, body: &[u8]) -> Vec<u8> {
+    let head = serde_json::to_vec(head).expect("a head is plain data");
     let length = u32::try_from(head.len()).expect("a head is small").to_be_bytes();
     [&length[..], &head, body].concat()
 }
 
-fn entry(bytes: &[u8]) -> Result<(Head, &[u8]), DecodeError> {
+fn entry(bytes: &[u8]) -> Result<(Named, &[u8]), DecodeError> {
     let (head, body) = length_prefixed(bytes).ok_or(DecodeError::Truncated)?;
     let head = serde_json::from_slice(head).map_err(|_| DecodeError::Damaged("the head on disk"))?;
     Ok((head, body))
@@ -168,7 +181,7 @@ fn length_prefixed(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
 }
 
 /// The whole entries from the log's beginning, each with where it ends.
-fn read_log(log: &[u8]) -> Vec<(Head, Vec<Change>, u64)> {
+fn read_log(log: &[u8]) -> Vec<(Named, Vec<Change>, u64)> {
     let mut entries = Vec::new();
     let mut rest = log;
     while let Some((bytes, after)) = length_prefixed(rest) {

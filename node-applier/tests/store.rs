@@ -71,6 +71,28 @@ fn what_was_kept_comes_back() {
     );
 }
 
+#[test]
+fn which_of_the_pools_bundles_it_is_comes_back_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let roots = history(dir.path(), 2).unwrap();
+    let file = |name: &str| fs::read(dir.path().join("p").join(name)).unwrap();
+    let says_next = |bytes: &[u8]| bytes.windows(6).any(|at| at == b"\"next\"");
+    assert!(!says_next(&file("base")) && !says_next(&file("log")), "as before there was a second bundle");
+    let mut store = Store::open(dir.path(), "p").unwrap();
+    let mut replica = store.load("p", Mode::Nftables).unwrap().unwrap();
+    for (name, sequence) in [("p.next", 3), ("p.next", 4), ("p", 5)] {
+        replica.follow(name);
+        let mut head = Head { sequence, ..replica.head().unwrap().clone() };
+        head.digest = head.expected_digest(name, roots[2]).to_string();
+        let step = replica.adopt(&head).unwrap().expect("the same content");
+        // In the log, then as a base.
+        store.keep(&replica, step.changes.as_deref().filter(|_| sequence != 4)).unwrap();
+        assert_eq!(says_next(&file(if sequence == 4 { "base" } else { "log" })), name == "p.next");
+        let restored = load(dir.path()).unwrap();
+        assert_eq!((restored.name(), restored.head().unwrap().sequence), (Some(name), sequence));
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 128, failure_persistence: None, ..ProptestConfig::default() })]
 

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use rulecast_bundle::{ChunkId, Head};
+use rulecast_bundle::ChunkId;
 use rulecast_connect::{between, jitter};
-use rulecast_node::source::{Source, SourceError};
+use rulecast_node::source::{News, Source, SourceError};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
@@ -25,7 +25,7 @@ const LONGEST_DELAY: Duration = Duration::from_secs(8);
 pub(crate) struct ApiSource {
     universe: Arc<Universe>,
     client: Client,
-    heads: mpsc::Receiver<Result<Head, SourceError>>,
+    heads: mpsc::Receiver<Result<News, SourceError>>,
     watch: JoinHandle<()>,
 }
 
@@ -52,9 +52,13 @@ impl Drop for ApiSource {
 }
 
 impl Source for ApiSource {
-    async fn next(&mut self) -> Result<Head, SourceError> {
+    fn follow(&mut self, name: &str) {
+        *self = Self::start(&self.universe, self.client, name);
+    }
+
+    async fn next(&mut self) -> Result<News, SourceError> {
         match self.heads.recv().await {
-            Some(head) => head,
+            Some(news) => news,
             None => std::future::pending().await,
         }
     }
@@ -75,7 +79,7 @@ struct Watch {
     universe: Arc<Universe>,
     client: Client,
     pool: String,
-    told: mpsc::Sender<Result<Head, SourceError>>,
+    told: mpsc::Sender<Result<News, SourceError>>,
     pause: Duration,
     /// The version up to which everything was told; none: a list comes first.
     at: Option<u64>,
@@ -110,7 +114,9 @@ impl Watch {
         self.at = Some(at);
         if let Some(head) = head {
             self.universe.trace.note(format_args!("{}: lists {}", self.client, head.sequence));
-            self.tell(head).await;
+            self.tell(News::Head(head)).await;
+        } else {
+            self.tell(News::Gone).await;
         }
         Ok(())
     }
@@ -144,17 +150,19 @@ impl Watch {
             }
             at = version;
             self.at = Some(at);
-            if let Some(head) = head {
-                if self.universe.faults.hits(Fault::Twice) {
-                    self.tell(head.clone()).await;
-                }
-                self.tell(head).await;
+            let Some(head) = head else {
+                self.tell(News::Gone).await;
+                continue;
+            };
+            if self.universe.faults.hits(Fault::Twice) {
+                self.tell(News::Head(head.clone())).await;
             }
+            self.tell(News::Head(head)).await;
         }
     }
 
-    async fn tell(&self, head: Head) {
-        let _ended = self.told.send(Ok(head)).await;
+    async fn tell(&self, news: News) {
+        let _ended = self.told.send(Ok(news)).await;
     }
 
     fn is_broken(&self) -> bool {

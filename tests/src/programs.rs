@@ -20,17 +20,17 @@ pub fn repository() -> PathBuf {
     package.parent().expect("the package lies in the workspace").to_owned()
 }
 
-/// The folder with both programs. They are built first, in the profile of this program, unless `RULECAST_BIN_DIR` names
+/// The folder with the programs. They are built first, in the profile of this program, unless `RULECAST_BIN_DIR` names
 /// a folder that has them: Cargo does not build other packages' programs for a test.
 pub fn folder() -> anyhow::Result<&'static Path> {
     static FOLDER: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    let built = FOLDER.get_or_init(|| build(&[CONTROLLER, APPLIER]).map_err(|e| format!("{e:#}")));
+    let built = FOLDER.get_or_init(|| build(&[CONTROLLER, APPLIER, CLI]).map_err(|e| format!("{e:#}")));
     built.as_deref().map_err(|e| anyhow::anyhow!("{e}"))
 }
 
 /// The command line, built or found in the same way.
 pub fn command_line() -> anyhow::Result<PathBuf> {
-    Ok(build(&[CLI])?.join(CLI))
+    Ok(folder()?.join(CLI))
 }
 
 fn build(programs: &[&str]) -> anyhow::Result<PathBuf> {

@@ -106,10 +106,10 @@ fn previous(pool: &RulePool) -> anyhow::Result<u64> {
     })
 }
 
-/// Whether the last bundle of this revision was kept, by the revision that replaced it.
+/// Whether the last bundle of this revision was kept.
 async fn keeps_bundle(cluster: &Cluster, pool: &RulePool, number: u64) -> anyhow::Result<bool> {
-    let all: Vec<RuleRevision> = cluster.list_where("spec.pool", &pool.name_any()).await?;
-    Ok(all.iter().any(|r| r.spec.before.as_ref().is_some_and(|before| before.revision == Some(number))))
+    let revision = lookup::revision(cluster, pool, number).await?;
+    Ok(revision.status.is_some_and(|status| status.last_bundle.is_some()))
 }
 
 fn plan(pool: &RulePool, target: &RuleRevision, until: Option<Timestamp>) -> Plan {

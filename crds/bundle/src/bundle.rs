@@ -22,6 +22,9 @@ pub struct Bundle {
     len: usize,
 }
 
+/// So many changes are few, whatever they are compared with.
+const SMALL: usize = 1000;
+
 /// A change that does not fit the bundle it is applied to.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MisfitError {
@@ -218,7 +221,17 @@ impl Bundle {
     /// The changes that lead from `self` to `target`, sorted by key.
     #[must_use]
     pub fn diff(&self, target: &Self) -> Vec<Change> {
-        let mut changes = Vec::new();
+        self.differing(target, usize::MAX).map(decode).unwrap_or_default()
+    }
+
+    /// The same; none when so many records differ that beginning anew is the better way: more than a quarter of them.
+    pub(crate) fn small_diff(&self, target: &Self) -> Option<Vec<Change>> {
+        self.differing(target, (self.len / 4).max(SMALL)).map(decode)
+    }
+
+    /// The changes that lead from `self` to `target`, encoded, sorted by key; none when there are more than `limit`.
+    fn differing<'a>(&'a self, target: &'a Self, limit: usize) -> Option<Vec<Encoded<'a>>> {
+        let mut changes: Vec<Encoded<'a>> = Vec::new();
         for (from, to) in self.buckets.iter().zip(&target.buckets) {
             if from == to {
                 continue;
@@ -233,17 +246,25 @@ impl Bundle {
                     changes.push((key, Some(value)));
                 }
             }
+            if changes.len() > limit {
+                return None;
+            }
         }
         changes.sort_unstable();
-        changes
-            .into_iter()
-            .map(|(key, value)| {
-                let key = Key::decode(key).expect("what is stored was encoded here");
-                let value = value.map(|v| Value::decode(&key, v).expect("what is stored was encoded here"));
-                Change { key, value }
-            })
-            .collect()
+        Some(changes)
     }
+}
+
+/// A change as its key and value are encoded.
+type Encoded<'a> = (&'a [u8], Option<&'a [u8]>);
+
+fn decode(changes: Vec<Encoded<'_>>) -> Vec<Change> {
+    let decoded = changes.into_iter().map(|(key, value)| {
+        let key = Key::decode(key).expect("what is stored was encoded here");
+        let value = value.map(|v| Value::decode(&key, v).expect("what is stored was encoded here"));
+        Change { key, value }
+    });
+    decoded.collect()
 }
 
 /// FNV-1a, mixed once more so that the low bits depend on all of the key.

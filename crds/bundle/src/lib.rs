@@ -32,7 +32,7 @@ pub use publication::{
 };
 pub use record::{
     Empty, Group, GroupId, GroupKind, HealthCheck, Key, LaneKey, MAX_LANE_KEYS, Member, NodeFact, Part,
-    Proto, Scope, Settings, Tag, Value, next_of, prefix_contains,
+    Proto, Scope, Settings, Tag, Value, is_next, next_of, prefix_contains,
 };
 pub use replica::{APPLIER, Refusal, Replica, Step};
 pub use shape::Shape;

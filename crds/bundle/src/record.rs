@@ -214,8 +214,16 @@ pub struct NodeFact {
 /// The name of the bundle by which a pool's next shape reaches the nodes of a wave. No pool has such a name.
 #[must_use]
 pub fn next_of(pool: &str) -> String {
-    format!("{pool}.next")
+    format!("{pool}{NEXT}")
 }
+
+/// Whether a bundle is that of some pool's next shape.
+#[must_use]
+pub fn is_next(bundle: &str) -> bool {
+    bundle.ends_with(NEXT)
+}
+
+const NEXT: &str = ".next";
 
 /// A Service with a healthCheckNodePort: a node answers there whether it has ready endpoints of its own.
 #[derive(Debug, Clone, PartialEq, Eq)]

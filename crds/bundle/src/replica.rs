@@ -30,6 +30,20 @@ pub enum Refusal {
         /// Its epoch.
         epoch: u64,
     },
+    /// It is older than what is in force from another of the pool's bundles. That passes by itself.
+    #[error(
+        "bundle {bundle} is at sequence {offered}, and sequence {have} of bundle {in_force} is in force until it is newer"
+    )]
+    Behind {
+        /// The bundle that is followed.
+        bundle: String,
+        /// Its sequence.
+        offered: u64,
+        /// The bundle in force.
+        in_force: String,
+        /// Its sequence.
+        have: u64,
+    },
     /// The same sequence with another content.
     #[error("sequence {0} is in force with another digest: two writers, or an altered bundle")]
     Conflict(u64),
@@ -66,6 +80,7 @@ impl Refusal {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Replay { .. } => "Replay",
+            Self::Behind { .. } => "Behind",
             Self::Conflict(_) => "Conflict",
             Self::Version { .. } => "UnknownVersion",
             Self::Mode(_) => "WrongMode",
@@ -77,18 +92,28 @@ impl Refusal {
 }
 
 /// A copy of a pool's bundle.
+///
+/// A pool may have two bundles, its own and that of its next shape ([`crate::next_of`]), with sequences from one counter. A
+/// copy may [follow](Self::follow) either, and never goes back from one to an older version of the other.
 pub struct Replica {
-    pool: String,
+    /// The name of the bundle that is followed.
+    followed: String,
     mode: Mode,
     bundle: Bundle,
-    head: Option<Head>,
+    head: Option<InForce>,
+}
+
+/// A head that was verified, and the name of the bundle that it is of.
+struct InForce {
+    head: Head,
+    name: String,
 }
 
 /// A version just taken, with the way back.
 pub struct Step {
-    /// What changed; none when the whole bundle was replaced.
+    /// What changed; none when most of it did, or all.
     pub changes: Option<Vec<Change>>,
-    head: Option<Head>,
+    head: Option<InForce>,
     back: Back,
 }
 
@@ -100,8 +125,25 @@ enum Back {
 impl Replica {
     /// An empty copy.
     #[must_use]
-    pub fn new(pool: &str, mode: Mode) -> Self {
-        Self { pool: pool.to_owned(), mode, bundle: Bundle::default(), head: None }
+    pub fn new(name: &str, mode: Mode) -> Self {
+        Self { followed: name.to_owned(), mode, bundle: Bundle::default(), head: None }
+    }
+
+    /// Follows the bundle `name` from now on: heads that are offered are of that one. What is in force stays.
+    pub fn follow(&mut self, name: &str) {
+        name.clone_into(&mut self.followed);
+    }
+
+    /// The name of the bundle that is followed.
+    #[must_use]
+    pub fn followed(&self) -> &str {
+        &self.followed
+    }
+
+    /// The name of the bundle in force.
+    #[must_use]
+    pub fn name(&self) -> Option<&str> {
+        self.head.as_ref().map(|in_force| in_force.name.as_str())
     }
 
     /// The content.
@@ -113,7 +155,7 @@ impl Replica {
     /// The head in force.
     #[must_use]
     pub fn head(&self) -> Option<&Head> {
-        self.head.as_ref()
+        self.head.as_ref().map(|in_force| &in_force.head)
     }
 
     /// Whether a head is worth following: `Ok(None)` when it is the one in force, else the sequence to catch up from
@@ -125,7 +167,16 @@ impl Replica {
         if head.mode != self.mode {
             return Err(Refusal::Mode(head.mode));
         }
-        let Some(have) = &self.head else { return Ok(Some(None)) };
+        let Some(InForce { head: have, name }) = &self.head else { return Ok(Some(None)) };
+        if *name != self.followed {
+            if (head.epoch, head.sequence) < (have.epoch, have.sequence) {
+                let (bundle, in_force) = (self.followed.clone(), name.clone());
+                let (offered, have) = (head.sequence, have.sequence);
+                return Err(Refusal::Behind { bundle, offered, in_force, have });
+            }
+            // Deltas lead on from the other bundle's versions, not from this one's.
+            return Ok(Some(None));
+        }
         if (head.epoch, head.sequence) < (have.epoch, have.sequence) {
             return Err(Refusal::Replay {
                 have: have.sequence,
@@ -140,10 +191,28 @@ impl Replica {
         Ok(Some(Some(have.sequence).filter(|_| head.epoch == have.epoch)))
     }
 
+    /// Moves to a version that has the content which is here already, as its digest says, without reading anything. None
+    /// when it has another one.
+    pub fn adopt(&mut self, head: &Head) -> Result<Option<Step>, Refusal> {
+        if self.head.is_none() || self.admit(head)?.is_none() || !self.is_content_of(head) {
+            return Ok(None);
+        }
+        let before = self.put_in_force(head.clone());
+        Ok(Some(Step { changes: Some(Vec::new()), head: before, back: Back::Undo(Vec::new()) }))
+    }
+
+    fn is_content_of(&self, head: &Head) -> bool {
+        head.digest.parse() == Ok::<Digest, _>(head.expected_digest(&self.followed, self.bundle.root()))
+    }
+
+    fn put_in_force(&mut self, head: Head) -> Option<InForce> {
+        self.head.replace(InForce { head, name: self.followed.clone() })
+    }
+
     /// Moves to a new version, or stays exactly where it is.
     pub fn advance(&mut self, head: Head, way: Way) -> Result<Step, Refusal> {
         self.admit(&head)?;
-        let step = match way {
+        let mut step = match way {
             Way::Deltas(deltas) => {
                 let mut undos = Vec::new();
                 let mut changes = Vec::new();
@@ -168,11 +237,15 @@ impl Replica {
                 Step { changes: None, head: self.head.take(), back: Back::Bundle(Box::new(before)) }
             }
         };
-        if head.digest.parse() != Ok::<Digest, _>(head.expected_digest(&self.pool, self.bundle.root())) {
+        if !self.is_content_of(&head) {
             self.retreat(step);
             return Err(Refusal::Digest);
         }
-        self.head = Some(head);
+        if let (Back::Bundle(before), Some(_)) = (&step.back, &step.head) {
+            // Another bundle of the pool, or one read anew, differs in little as a rule.
+            step.changes = before.small_diff(&self.bundle);
+        }
+        self.put_in_force(head);
         Ok(step)
     }
 

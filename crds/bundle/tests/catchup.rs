@@ -197,6 +197,54 @@ fn old_foreign_and_unknown_versions_are_refused_and_nothing_moves() {
 }
 
 #[test]
+fn the_bundle_of_the_next_shape_is_taken_over_and_never_an_older_one() {
+    let published = Published::new(&[(1, Extra::Nothing), (2, Extra::Nothing)]);
+    let (first, last) = (&published.heads[0], &published.heads[2]);
+    let mut replica = Replica::new("p", Mode::Nftables);
+    let (way, _) = published.way(last, None).unwrap();
+    replica.advance(last.clone(), way).unwrap();
+    let root = replica.bundle().root();
+    let under = |name: &str, sequence: u64| {
+        let mut head = Head { sequence, ..last.clone() };
+        head.digest = head.expected_digest(name, root).to_string();
+        head
+    };
+    replica.follow("p.next");
+    let behind = under("p.next", last.sequence - 1);
+    assert_eq!(replica.admit(&behind).unwrap_err().reason(), "Behind");
+    assert!(matches!(replica.adopt(&behind), Err(Refusal::Behind { .. })));
+    assert!(replica.adopt(&under("p", last.sequence + 1)).unwrap().is_none(), "the other bundle's digest");
+    assert!(replica.adopt(&Head { digest: first.digest.clone(), ..behind.clone() }).is_err());
+    assert_eq!(replica.admit(last), Ok(Some(None)), "as new, but the deltas are another bundle's");
+    let next = under("p.next", last.sequence + 1);
+    let step = replica.adopt(&next).unwrap().expect("the same content");
+    assert_eq!((step.changes.as_deref(), replica.name()), (Some(&[][..]), Some("p.next")));
+    assert_eq!(replica.admit(&next), Ok(None));
+    replica.retreat(step);
+    assert_eq!((replica.head(), replica.name(), replica.followed()), (Some(last), Some("p"), "p.next"));
+    replica.follow("p");
+    assert_eq!(replica.admit(last), Ok(None));
+    assert!(Replica::new("p", Mode::Nftables).adopt(last).unwrap().is_none(), "nothing is in force");
+}
+
+#[test]
+fn a_bundle_read_anew_changes_only_what_differs() {
+    let published = Published::new(&[(1, Extra::Checkpoint), (2, Extra::Checkpoint), (5, Extra::Checkpoint)]);
+    let mut replica = Replica::new("p", Mode::Nftables);
+    let (way, _) = published.way(&published.heads[1], None).unwrap();
+    let whole = replica.advance(published.heads[1].clone(), way).unwrap();
+    assert!(whole.changes.is_none(), "the first version is all new");
+    let mut before = replica.bundle().clone();
+    let last = published.heads.last().unwrap();
+    let (way, _) = published.way(last, None).unwrap();
+    let step = replica.advance(last.clone(), way).unwrap();
+    let _final = before.apply(step.changes.as_ref().expect("a diff")).unwrap();
+    assert_eq!(before.root(), replica.bundle().root());
+    replica.retreat(step);
+    assert_eq!(replica.head(), Some(&published.heads[1]));
+}
+
+#[test]
 fn chunks_that_are_altered_or_do_not_meet_are_refused() {
     let published = Published::new(&[(1, Extra::Nothing), (2, Extra::Nothing), (3, Extra::Nothing)]);
     let head = published.heads.last().unwrap();

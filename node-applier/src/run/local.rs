@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::SystemTime;
 
-use rulecast_bundle::{Head, Way};
+use rulecast_bundle::{Head, Refusal, Way, is_next};
 use tokio::time::{Duration, Instant};
 use tracing::{debug, error, info, warn};
 
@@ -12,13 +12,16 @@ use crate::addresses;
 use crate::applier::{Applier, ApplyError, Report};
 use crate::backend::Backend;
 use crate::source::SourceError;
-use crate::status::Shared;
+use crate::status::{Problem, Shared};
 
 /// A repair that failed is tried again after twice the time it was before, up to this.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 /// There is nothing more to do about a head.
-pub(super) struct AlreadySaid;
+pub(super) struct AlreadySaid {
+    /// It was refused.
+    pub(super) refused: bool,
+}
 
 /// An applier with what it reports to.
 pub struct Local<B> {
@@ -28,6 +31,11 @@ pub struct Local<B> {
     failures: u32,
     next_repair: Instant,
     edges: Edges,
+    /// Why the node is not on the next shape although it is in a wave. It stays when a version of the pool's own bundle comes
+    /// into force, until the wave ends or the next shape is in force.
+    stays_behind: Option<Problem>,
+    /// The version that is waited for because it is older than what is in force from the pool's other bundle was told of.
+    told_behind: bool,
     /// Tells the node's addresses; none when that cannot be known right now.
     addresses: Box<dyn Fn() -> Option<Vec<IpAddr>>>,
 }
@@ -41,6 +49,8 @@ impl<B: Backend> Local<B> {
             failures: 0,
             next_repair: Instant::now(),
             edges: Edges::default(),
+            stays_behind: None,
+            told_behind: false,
             addresses: Box::new(addresses::of_this_node),
         }
     }
@@ -61,6 +71,33 @@ impl<B: Backend> Local<B> {
     #[must_use]
     pub fn shared(&self) -> &Shared {
         &self.shared
+    }
+
+    /// The pool.
+    #[must_use]
+    pub fn pool(&self) -> &str {
+        self.applier.pool()
+    }
+
+    /// Whether the version in force is of the next shape's bundle.
+    pub(super) fn is_on_next(&self) -> bool {
+        self.applier.bundle().is_some_and(is_next)
+    }
+
+    /// Whether the version in force says that the node is in a wave.
+    pub(super) fn is_in_wave(&self) -> bool {
+        self.applier.view().fact().next
+    }
+
+    /// Heads that are offered from now on are of the bundle `name`.
+    pub(super) fn follow(&mut self, name: &str) {
+        self.applier.follow(name);
+        self.told_behind = false;
+        if is_next(name) || !self.is_in_wave() {
+            self.stays_behind = None;
+        } else {
+            self.stays_behind = self.shared.lock().0.problem.clone().filter(|p| p.sequence.is_some());
+        }
     }
 
     /// Applies the last good version from disk, before anybody is asked for anything.
@@ -95,15 +132,20 @@ impl<B: Backend> Local<B> {
         match self.applier.admit(head) {
             Ok(None) => {
                 debug!(sequence = head.sequence, "already in force");
-                let (state, _) = &mut *self.shared.lock();
-                state.restored = false;
-                state.problem = None;
-                Err(AlreadySaid)
+                self.confirmed();
+                Err(AlreadySaid { refused: false })
             }
             Ok(Some(have)) => Ok(have),
+            Err(refusal @ Refusal::Behind { .. }) => {
+                if !std::mem::replace(&mut self.told_behind, true) {
+                    info!("{refusal}");
+                }
+                self.confirmed();
+                Err(AlreadySaid { refused: false })
+            }
             Err(refusal) => {
                 self.failed(&refusal.into(), Some(head));
-                Err(AlreadySaid)
+                Err(AlreadySaid { refused: true })
             }
         }
     }
@@ -115,13 +157,30 @@ impl<B: Backend> Local<B> {
             self.shared.lock().1.queued(head.sequence, endpoints, services);
         }
         let report = self.applier.offer(head.clone(), way)?;
-        {
-            let (state, _) = &mut *self.shared.lock();
-            state.restored = false;
-            state.problem = None;
-        }
-        self.applied(&report, "applied");
+        self.in_force(&report, "applied");
         Ok(())
+    }
+
+    /// Takes a version over that has the content in force already; false: it has another one, or was refused.
+    pub(super) fn adopt(&mut self, head: &Head) -> bool {
+        let Ok(Some(report)) = self.applier.adopt(head) else { return false };
+        self.in_force(&report, "in force already under another number");
+        true
+    }
+
+    fn in_force(&mut self, report: &Report, what: &str) {
+        if !self.is_in_wave() {
+            self.stays_behind = None;
+        }
+        self.confirmed();
+        self.applied(report, what);
+    }
+
+    /// The source was heard, and nothing is wrong with what it said.
+    fn confirmed(&self) {
+        let (state, _) = &mut *self.shared.lock();
+        state.restored = false;
+        state.problem.clone_from(&self.stays_behind);
     }
 
     pub(super) fn unreadable(&self, error: &SourceError, head: &Head) {
@@ -188,6 +247,7 @@ impl<B: Backend> Local<B> {
         state.applied_at = Some(SystemTime::now());
         state.set_in_step(self.applier.in_step());
         state.draining = view.fact().draining;
+        state.bundle = self.applier.bundle().map(str::to_owned);
         state.nodes = view.nodes();
         // A version that was refused is still refused when the one in force was repaired.
         state.problem = state.problem.take().filter(|p| p.sequence.is_some());

@@ -16,7 +16,7 @@ use rulecast_connect::{explain_watch, jitter};
 use serde::{Deserialize, Serialize};
 
 use super::spread::Spread;
-use super::{Source, SourceError};
+use super::{News, Source, SourceError};
 
 /// How long a single read may take.
 const READ_TIMEOUT: Duration = Duration::from_secs(15);
@@ -39,11 +39,13 @@ pub struct ChunkSpec {
 
 type Watch = Pin<Box<dyn Stream<Item = Result<Event<Bundle>, watcher::Error>> + Send>>;
 
-/// The RuleBundle of one pool.
+/// One RuleBundle.
 pub struct Cluster {
     bundles: Api<Bundle>,
-    pool: String,
+    name: String,
     stream: Watch,
+    /// The list that began the watch has had the bundle, as far as it was read.
+    listed: bool,
     chunks: Api<Chunk>,
 }
 
@@ -54,13 +56,13 @@ pub fn resource(kind: &str, plural: &str) -> ApiResource {
 }
 
 impl Cluster {
-    /// Watches the RuleBundle `pool`. A broken watch comes back after up to 5 s, one that stays broken
+    /// Watches the RuleBundle `name`. A broken watch comes back after up to 5 s, one that stays broken
     /// after up to 30 s.
     #[must_use]
-    pub fn new(client: &Client, pool: &str) -> Self {
+    pub fn new(client: &Client, name: &str) -> Self {
         let bundles: Api<Bundle> = Api::all_with(client.clone(), &resource("RuleBundle", "rulebundles"));
         let chunks = Api::all_with(client.clone(), &resource("RuleChunk", "rulechunks"));
-        Self { stream: watch(&bundles, pool), bundles, pool: pool.to_owned(), chunks }
+        Self { stream: watch(&bundles, name), bundles, name: name.to_owned(), listed: false, chunks }
     }
 
     /// Reads a chunk as the API server has it in memory, which spares it the way to etcd and the decoding of half a
@@ -73,11 +75,11 @@ impl Cluster {
     }
 }
 
-fn watch(bundles: &Api<Bundle>, pool: &str) -> Watch {
+fn watch(bundles: &Api<Bundle>, name: &str) -> Watch {
     // From the watch cache: many nodes may ask at once. With a page size, kube asks for the newest version instead, for
     // which the API server asks etcd first.
     let config = watcher::Config { page_size: None, ..watcher::Config::default() }
-        .fields(&format!("metadata.name={pool}"))
+        .fields(&format!("metadata.name={name}"))
         .any_semantic()
         .timeout(fastrand::u32(WATCH));
     watcher(bundles.clone(), config).backoff(Spread::default()).boxed()
@@ -101,16 +103,25 @@ fn is_gone(error: &watcher::Error) -> bool {
 }
 
 impl Source for Cluster {
-    async fn next(&mut self) -> Result<Head, SourceError> {
+    fn follow(&mut self, name: &str) {
+        name.clone_into(&mut self.name);
+        self.stream = watch(&self.bundles, name);
+    }
+
+    async fn next(&mut self) -> Result<News, SourceError> {
         loop {
             match self.stream.next().await {
-                Some(Ok(Event::Apply(bundle) | Event::InitApply(bundle))) => return Ok(bundle.spec),
-                // A deleted bundle changes nothing: the last good one stays until there is a new one.
-                Some(Ok(Event::Init | Event::InitDone | Event::Delete(_))) => {}
+                Some(Ok(Event::Apply(bundle) | Event::InitApply(bundle))) => {
+                    self.listed = true;
+                    return Ok(News::Head(bundle.spec));
+                }
+                Some(Ok(Event::Init)) => self.listed = false,
+                Some(Ok(Event::InitDone)) if self.listed => {}
+                Some(Ok(Event::InitDone | Event::Delete(_))) => return Ok(News::Gone),
                 // That is no failure of the API server, so it is asked again soon: what was missed may be urgent. A new
                 // watch, since the old one would wait as long as after an outage.
                 Some(Err(error)) if is_gone(&error) => {
-                    self.stream = watch(&self.bundles, &self.pool);
+                    self.stream = watch(&self.bundles, &self.name);
                     tokio::time::sleep(jitter(SOON)).await;
                 }
                 Some(Err(error)) => return Err(SourceError::Watch(explain_watch(&error))),

@@ -1,4 +1,4 @@
-//! A directory as a controller writes it: `DIR/POOL/head.json` and `DIR/POOL/chunks/NAME`.
+//! A directory as a controller writes it: `DIR/BUNDLE/head.json` and `DIR/BUNDLE/chunks/NAME`.
 
 use std::fs::File;
 use std::io::Read as _;
@@ -10,14 +10,14 @@ use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 use rulecast_bundle::{ChunkId, Head, MAX_CHUNK};
 use tokio::sync::mpsc;
 
-use super::{Source, SourceError};
+use super::{News, Source, SourceError};
 
 /// The largest head file, in bytes: the inline delta and some words.
 const MAX_HEAD: u64 = 1 << 20;
 /// How often to look when notifications do not come, as on some network file systems.
 const POLL: Duration = Duration::from_secs(5);
 
-/// Watches a pool's folder, or while it is not there the folder that it will be in.
+/// Watches a bundle's folder, or while it is not there the folder that it will be in.
 pub struct Directory {
     parent: PathBuf,
     dir: PathBuf,
@@ -25,25 +25,28 @@ pub struct Directory {
     events: mpsc::Receiver<()>,
     watcher: Option<RecommendedWatcher>,
     notify: mpsc::Sender<()>,
+    /// The head that was told last, or that there is none.
     last: Option<Head>,
+    gone: bool,
     /// The error that was told last.
     told: Option<String>,
 }
 
 impl Directory {
-    /// Watches `dir/pool`, which need not exist yet.
+    /// Watches `dir/name`, which need not exist yet.
     #[must_use]
-    pub fn new(dir: &Path, pool: &str) -> Self {
+    pub fn new(dir: &Path, name: &str) -> Self {
         // One pending event is enough: it says "look again".
         let (notify, events) = mpsc::channel(1);
         let mut this = Self {
             parent: dir.to_owned(),
-            dir: dir.join(pool),
+            dir: dir.join(name),
             watched: PathBuf::new(),
             events,
             watcher: None,
             notify,
             last: None,
+            gone: false,
             told: None,
         };
         this.watch();
@@ -91,7 +94,13 @@ fn read(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, SourceError> {
 }
 
 impl Source for Directory {
-    async fn next(&mut self) -> Result<Head, SourceError> {
+    fn follow(&mut self, name: &str) {
+        self.dir = self.parent.join(name);
+        (self.last, self.gone, self.told) = (None, false, None);
+        self.watch();
+    }
+
+    async fn next(&mut self) -> Result<News, SourceError> {
         loop {
             if self.watcher.is_none() || (self.watched != self.dir && self.dir.is_dir()) {
                 self.watch();
@@ -101,11 +110,11 @@ impl Source for Directory {
                     self.told = None;
                     // What is there now is remembered before it is handed out: a caller may drop this future only
                     // while it waits.
-                    if head != self.last
-                        && let Some(head) = head
-                    {
-                        self.last = Some(head.clone());
-                        return Ok(head);
+                    let gone = head.is_none();
+                    if self.last != head || gone != self.gone {
+                        self.last.clone_from(&head);
+                        self.gone = gone;
+                        return Ok(head.map_or(News::Gone, News::Head));
                     }
                 }
                 // Told once; then it is waited for the file to change.

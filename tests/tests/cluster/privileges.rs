@@ -23,6 +23,11 @@ pub(crate) fn the_programs_can_do_their_work_and_nothing_else(c: &mut Cluster) -
     for what in ["services", "endpointslices", "nodes", "rulebundles"] {
         refused("node-a", &["get", what, "-A"], "forbidden")?;
     }
+    // The pool's bundle and that of its next shape, and no other pool's.
+    c.kubectl_as("node-a", &["get", "rulebundle", "default"], "")?;
+    refused("node-a", &["get", "rulebundle", "default.next"], "not found")?;
+    refused("node-a", &["get", "rulebundle", "other"], "forbidden")?;
+    refused("node-a", &["delete", "rulebundle", "default.next"], "forbidden")?;
     let patch =
         ["patch", "--subresource=status", "--type=merge", "-p", r#"{"status":{"sequence":1}}"#, "rulenode"];
     refused("node-a", &[&patch[..], &["node-b"]].concat(), "not by one on node-a")

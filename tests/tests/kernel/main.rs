@@ -13,6 +13,8 @@ mod contents;
 mod directory;
 mod expected;
 mod listing;
+mod render;
+mod waves;
 
 /// The node of these tests; its addresses are in `manifests/node.yaml`.
 pub(crate) const NODE: &str = "node-1";
