@@ -8,7 +8,7 @@ use crate::objects::{bundle, condition, healthy, pool, report};
 use crate::server::{Ran, Server};
 
 /// What an installation has beside its custom resources.
-mod k8s {
+pub(crate) mod k8s {
     use serde_json::{Value, json};
 
     fn template(name: &str) -> Value {
@@ -67,7 +67,7 @@ mod k8s {
         })
     }
 
-    pub(super) fn account(namespace: &str) -> [Value; 2] {
+    pub(crate) fn account(namespace: &str) -> [Value; 2] {
         [
             json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": namespace } }),
             json!({

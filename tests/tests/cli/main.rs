@@ -12,10 +12,12 @@ use server::Server;
 mod acting;
 mod checking;
 mod dumping;
+mod explaining;
 mod objects;
 mod reading;
 mod sentences;
 mod server;
+mod verifying;
 
 macro_rules! scenarios {
     ($($module:ident::$name:ident,)*) => {
@@ -54,6 +56,12 @@ const SCENARIOS: &[Scenario<Server>] = scenarios![
     checking::what_may_not_be_asked_is_not_passed,
     dumping::a_dump_has_no_names_in_it,
     dumping::a_dump_is_made_of_what_can_be_read,
+    explaining::from_a_service_to_the_rules_of_a_node,
+    explaining::what_no_proxy_has_a_part_in,
+    explaining::a_service_that_does_not_exist_is_offered_by_others,
+    verifying::what_is_published_is_compiled_once_more,
+    verifying::a_shape_that_is_held_is_no_difference,
+    verifying::without_the_right_to_read_it_says_so,
 ];
 
 fn main() -> ExitCode {

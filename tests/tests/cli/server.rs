@@ -10,6 +10,7 @@ use anyhow::{Context as _, ensure};
 use rulecast_tests::control_plane::{self, ControlPlane};
 use rulecast_tests::kubectl::Kubectl;
 use rulecast_tests::namespace::{Namespace, remove_leftovers, require};
+use rulecast_tests::process::Process;
 use rulecast_tests::programs;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -69,7 +70,7 @@ pub(crate) struct Server {
 impl Server {
     pub(crate) fn start() -> anyhow::Result<Self> {
         require(&["ip"])?;
-        let program = programs::command_line()?;
+        let program = programs::one(programs::CLI)?;
         let peers = control_plane::peers()?;
         remove_leftovers(PREFIX)?;
         let hub = Namespace::new(&format!("{PREFIX}-{}-hub", std::process::id()))?;
@@ -157,6 +158,16 @@ impl Server {
     /// The folder for a scenario's files.
     pub(crate) fn dir(&self) -> &Path {
         self.dir.path()
+    }
+
+    /// The real controller, which ends with the value.
+    pub(crate) fn controller(&self) -> anyhow::Result<Process> {
+        let kubeconfig = self.control_plane.kubeconfig().display().to_string();
+        let args = ["run", "--kubeconfig", &kubeconfig, "--bind", "127.0.0.1:10266"];
+        let log = self.dir.path().join("controller.log");
+        let mut process = Process::new("the controller", &programs::one(programs::CONTROLLER)?, &args, &log);
+        process.start(&self.hub)?;
+        Ok(process)
     }
 
     /// Runs the command line as administrator.
