@@ -9,7 +9,9 @@ mod check;
 mod cluster;
 mod demo;
 mod diff;
+mod dump;
 mod exit;
+mod explain;
 mod export;
 mod fleet;
 mod history;
@@ -18,10 +20,12 @@ mod lookup;
 mod man;
 mod nodes;
 mod output;
+mod published;
 mod render;
 mod show;
 mod side;
 mod status;
+mod verify;
 mod waiting;
 
 /// Kubernetes Service rules as reviewed, versioned bundles.
@@ -61,6 +65,15 @@ enum Command {
     /// Check an installation, or with --pre whether a cluster is ready for one; each failure comes with a next step.
     #[command(after_help = check::HELP)]
     Check(check::Options),
+    /// Explain one Service from its object to the rules of a node, each step with what is wrong and what to do.
+    #[command(after_help = explain::HELP)]
+    Explain(explain::Options),
+    /// Compile the cluster's objects once more, here, and compare that with what is published.
+    #[command(after_help = verify::HELP)]
+    Verify(verify::Options),
+    /// Write what is known of an installation into a file for somebody else to look at, without names and addresses.
+    #[command(after_help = dump::HELP)]
+    SupportDump(dump::Options),
     /// Show the whole path on this machine: manifests, bundle, kernel, real connections. No cluster is needed.
     #[command(
         after_help = "Examples:\n  kubectl-rulecast demo\n  kubectl-rulecast demo --manifests manifests/samples/demo --keep ./demo-bundles"
@@ -112,6 +125,9 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Resume(options) => act::resume::run(&options),
         Command::Undo(options) => act::undo::run(&options),
         Command::Check(options) => check::run(&options),
+        Command::Explain(options) => explain::run(&options),
+        Command::Verify(options) => verify::run(&options),
+        Command::SupportDump(options) => dump::run(&options),
         Command::Demo(options) => demo::run(&options).map(|()| exit::Outcome::Fine),
         Command::Diff(options) => return diff::run(&options),
         Command::Export(options) => return export::run(&options),

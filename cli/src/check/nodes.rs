@@ -1,5 +1,8 @@
 //! Whether nodes run what is published.
 
+use k8s_openapi::jiff::Timestamp;
+use rulecast_api::RulePool;
+
 use super::Section;
 use crate::fleet::{Fleet, NodeRow, NodeState, rows};
 use crate::output::plural;
@@ -74,13 +77,24 @@ pub(super) fn check(fleet: &Fleet) -> Section {
 
 /// Whether it should have reported by now.
 fn is_late(fleet: &Fleet, row: &NodeRow) -> bool {
+    let Some(pool) = fleet.pools.get(&row.pool) else { return false };
+    let status = pool.status.clone().unwrap_or_default();
     let head = fleet.head(&row.pool, row.next);
-    let written = head.and_then(|head| head.written);
-    // A head that keeps changing is always young; then the age of what the node runs counts.
-    let old = |time: Option<k8s_openapi::jiff::Timestamp>| {
-        time.is_some_and(|time| fleet.now.as_second() - time.as_second() > REPORTED)
-    };
-    old(written) || (row.lag.is_none_or(|lag| lag > 1) && old(row.applied_at) && written.is_none())
+    // The head does not say when it was written. The pool's status follows it within half a minute, so a status that is old
+    // and names the head tells that the head is older still.
+    let quiet = head.is_some_and(|head| (head.epoch, head.sequence) == (status.epoch, status.sequence))
+        && written(pool).is_some_and(|at| fleet.now.as_second() - at.as_second() > REPORTED);
+    // And versions lie at least the publish interval apart, however busy it is.
+    let apart = pool.spec.publish_interval.get().as_millis();
+    let behind = row.lag.map_or(0, |lag| u128::from(lag.saturating_sub(1)) * apart / 1000);
+    quiet || behind > REPORTED.unsigned_abs().into()
+}
+
+/// When the controller wrote the pool's status last.
+fn written(pool: &RulePool) -> Option<Timestamp> {
+    let managed = pool.metadata.managed_fields.iter().flatten();
+    let status = managed.filter(|entry| entry.subresource.as_deref() == Some("status"));
+    status.filter_map(|entry| entry.time.as_ref()).map(|time| time.0).max()
 }
 
 fn has(count: usize) -> String {
@@ -105,11 +119,21 @@ mod tests {
         let current = json!({ "sequence": 40, "digest": "d".repeat(27) });
         fleet.reports = vec![node("node-a", &current), node("node-b", &json!({ "sequence": 39 }))];
         let mut written = |text: &str| {
-            fleet.heads.get_mut("default").unwrap().written = Some(text.parse().unwrap());
+            let managed = json!([{ "manager": "c", "subresource": "status", "time": text }]);
+            let pool = fleet.pools.get_mut("default").unwrap();
+            pool.metadata.managed_fields = serde_json::from_value(managed).unwrap();
             check(&fleet).passed()
         };
         assert!(written("2026-01-01T00:50:00Z"));
         assert!(!written("2026-01-01T00:40:00Z"));
+        // The status does not know of the head yet, so the head is young.
+        fleet.pools.get_mut("default").unwrap().status.as_mut().unwrap().sequence = 39;
+        assert!(check(&fleet).passed());
+        // A thousand versions were a second apart at least.
+        fleet.reports[1] = node("node-b", &json!({ "sequence": 1 }));
+        fleet.reports[0] = node("node-a", &json!({ "sequence": 1040, "digest": "d".repeat(27) }));
+        fleet.heads.get_mut("default").unwrap().sequence = 1040;
+        assert!(!check(&fleet).passed());
     }
 
     #[test]

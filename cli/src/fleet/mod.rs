@@ -39,16 +39,12 @@ pub(crate) struct Head {
     pub(crate) epoch: u64,
     pub(crate) sequence: u64,
     pub(crate) digest: String,
-    /// When it was written last, as the API server remembers it.
-    pub(crate) written: Option<Timestamp>,
 }
 
 impl From<&RuleBundle> for Head {
     fn from(bundle: &RuleBundle) -> Self {
         let spec = &bundle.spec;
-        let managed = bundle.metadata.managed_fields.iter().flatten();
-        let written = managed.filter_map(|entry| entry.time.as_ref()).map(|time| time.0).max();
-        Self { epoch: spec.epoch, sequence: spec.sequence, digest: spec.digest.clone(), written }
+        Self { epoch: spec.epoch, sequence: spec.sequence, digest: spec.digest.clone() }
     }
 }
 

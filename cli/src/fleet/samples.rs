@@ -62,11 +62,7 @@ pub(crate) fn fleet() -> Fleet {
     let labels = || [("kubernetes.io/os".to_owned(), "linux".to_owned())].into();
     Fleet {
         pools: [("default".to_owned(), pool("default", &json!({ "status": status })))].into(),
-        heads: [(
-            "default".to_owned(),
-            Head { epoch: 0, sequence: 40, digest: "d".repeat(27), written: None },
-        )]
-        .into(),
+        heads: [("default".to_owned(), Head { epoch: 0, sequence: 40, digest: "d".repeat(27) })].into(),
         reports: Vec::new(),
         nodes: Some([("node-a".to_owned(), labels()), ("node-b".to_owned(), labels())].into()),
         now: "2026-01-01T01:00:00Z".parse::<Timestamp>().unwrap(),

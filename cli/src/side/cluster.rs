@@ -2,9 +2,8 @@
 
 use anyhow::{Context as _, bail};
 use kube::ResourceExt as _;
-use rulecast_api::{Pending, RuleBundle, RulePool, RuleRevision};
-use rulecast_bundle::{Bundle, Change, Head, Key, Mode, Replica, Shape};
-use rulecast_controller::publisher::read_bundle;
+use rulecast_api::{Pending, RulePool, RuleRevision};
+use rulecast_bundle::{Bundle, Change, Key, Mode, Replica, Shape};
 use rulecast_controller::release::read_shape;
 use rulecast_controller::sink::ClusterSink;
 
@@ -66,14 +65,7 @@ impl Reader {
     }
 
     async fn published(&self, pool: &str) -> anyhow::Result<Replica> {
-        let bundle: Option<RuleBundle> = self.cluster.find(pool).await?;
-        let bundle = bundle.with_context(|| {
-            format!(
-                "nothing is published for the pool {pool} yet (kubectl rulecast status {pool} says what keeps it)"
-            )
-        })?;
-        let head: Head = serde_json::from_value(serde_json::to_value(&bundle.spec)?)?;
-        read_bundle(&self.sink, pool, head).await.with_context(|| format!("the bundle of the pool {pool}"))
+        crate::published::read(&self.cluster, pool).await
     }
 
     async fn pending(&self, pool: &RulePool, pending: &Pending) -> anyhow::Result<Compiled> {

@@ -10,10 +10,14 @@ use rulecast_tests::runner::{self, Scenario};
 use server::Server;
 
 mod acting;
+mod checking;
+mod dumping;
+mod explaining;
 mod objects;
 mod reading;
 mod sentences;
 mod server;
+mod verifying;
 
 macro_rules! scenarios {
     ($($module:ident::$name:ident,)*) => {
@@ -26,6 +30,7 @@ macro_rules! scenarios {
 const SCENARIOS: &[Scenario<Server>] = scenarios![
     // Before anything is installed.
     sentences::without_crds_it_says_how_to_install_them,
+    checking::a_cluster_before_an_installation,
     sentences::a_server_that_cannot_be_reached_is_named,
     sentences::a_missing_right_is_named_with_its_rule,
     sentences::an_unknown_token_is_not_a_missing_right,
@@ -47,6 +52,16 @@ const SCENARIOS: &[Scenario<Server>] = scenarios![
     acting::undo_goes_to_the_revision_before,
     acting::an_exact_undo_warns_and_ends,
     acting::nothing_is_written_on_top_of_somebody_elses_change,
+    checking::an_installation_and_each_way_it_fails,
+    checking::what_may_not_be_asked_is_not_passed,
+    dumping::a_dump_has_no_names_in_it,
+    dumping::a_dump_is_made_of_what_can_be_read,
+    explaining::from_a_service_to_the_rules_of_a_node,
+    explaining::what_no_proxy_has_a_part_in,
+    explaining::a_service_that_does_not_exist_is_offered_by_others,
+    verifying::what_is_published_is_compiled_once_more,
+    verifying::a_shape_that_is_held_is_no_difference,
+    verifying::without_the_right_to_read_it_says_so,
 ];
 
 fn main() -> ExitCode {

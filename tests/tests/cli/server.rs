@@ -10,6 +10,7 @@ use anyhow::{Context as _, ensure};
 use rulecast_tests::control_plane::{self, ControlPlane};
 use rulecast_tests::kubectl::Kubectl;
 use rulecast_tests::namespace::{Namespace, remove_leftovers, require};
+use rulecast_tests::process::Process;
 use rulecast_tests::programs;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -69,7 +70,7 @@ pub(crate) struct Server {
 impl Server {
     pub(crate) fn start() -> anyhow::Result<Self> {
         require(&["ip"])?;
-        let program = programs::command_line()?;
+        let program = programs::one(programs::CLI)?;
         let peers = control_plane::peers()?;
         remove_leftovers(PREFIX)?;
         let hub = Namespace::new(&format!("{PREFIX}-{}-hub", std::process::id()))?;
@@ -93,9 +94,11 @@ impl Server {
             self.kubectl(&wait)?;
             self.installed = true;
         }
-        let kinds = "rulepools,rulebundles,rulechunks,rulerevisions,rulenodes";
-        self.kubectl(&["delete", kinds, "--all"])?;
-        self.kubectl(&["delete", "nodes", "--all"]).map(drop)
+        // Whole collections: one by one, hundreds of objects take minutes.
+        for kind in ["rulepools", "rulebundles", "rulechunks", "rulerevisions", "rulenodes"] {
+            self.kubectl(&["delete", "--raw", &format!("/apis/rulecast.dev/v1alpha1/{kind}")])?;
+        }
+        self.kubectl(&["delete", "--raw", "/api/v1/nodes"]).map(drop)
     }
 
     /// kubectl as administrator.
@@ -108,7 +111,10 @@ impl Server {
         self.kubectl.apply(&self.hub, objects)?;
         for object in objects.iter().filter(|object| object.get("status").is_some()) {
             let (kind, name) = (object["kind"].as_str(), object["metadata"]["name"].as_str());
-            let what = [kind.context("a kind")?, name.context("a name")?];
+            let mut what = vec![kind.context("a kind")?, name.context("a name")?];
+            what.extend(
+                object["metadata"]["namespace"].as_str().iter().flat_map(|namespace| ["-n", namespace]),
+            );
             self.kubectl.patch_status(&self.hub, &what, &object["status"])?;
         }
         Ok(())
@@ -152,6 +158,16 @@ impl Server {
     /// The folder for a scenario's files.
     pub(crate) fn dir(&self) -> &Path {
         self.dir.path()
+    }
+
+    /// The real controller, which ends with the value.
+    pub(crate) fn controller(&self) -> anyhow::Result<Process> {
+        let kubeconfig = self.control_plane.kubeconfig().display().to_string();
+        let args = ["run", "--kubeconfig", &kubeconfig, "--bind", "127.0.0.1:10266"];
+        let log = self.dir.path().join("controller.log");
+        let mut process = Process::new("the controller", &programs::one(programs::CONTROLLER)?, &args, &log);
+        process.start(&self.hub)?;
+        Ok(process)
     }
 
     /// Runs the command line as administrator.
