@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use rulecast_bundle::ChunkId;
+use rulecast_bundle::{ChunkId, next_of};
 use tokio::time::Instant;
 
 use crate::publisher::{Found, PublishError, load};
-use crate::sink::{Sink, SinkError, Version};
+use crate::sink::{Revision, Sink, SinkError, Version};
 
 /// The most chunks that are deleted at a time.
 const LOT: usize = 64;
@@ -65,6 +65,10 @@ impl Garbage {
         let mut strayed: BTreeSet<&String> = known.keys().filter(|pool| !pools.contains(pool)).collect();
         let mut all_known = true;
         for pool in &pools {
+            if is_stale_wave(pool, &known) {
+                sink.delete_head(pool).await?;
+                continue;
+            }
             let version = match sink.read_head(pool).await {
                 Ok(head) => head.map(|(_, version)| version),
                 Err(SinkError::Damaged { version, .. }) => Some(version),
@@ -84,7 +88,13 @@ impl Garbage {
             }
         }
         let mut there = BTreeSet::new();
-        for pool in &pools {
+        // Of a wave that is over chunks are left, and no head.
+        let of_waves: Vec<String> = known.keys().map(|pool| next_of(pool)).collect();
+        let labels: BTreeSet<&String> = pools.iter().chain(&of_waves).collect();
+        for pool in labels {
+            // What revisions name is read anew each time: they are few, and written before anybody knows of them.
+            let revisions = sink.list_revisions(pool).await?;
+            names.extend(revisions.iter().flat_map(chunks_of));
             let listed = sink.list_chunks(pool).await?;
             there.extend(listed.into_iter().map(|id| (id, pool.clone())));
         }
@@ -128,4 +138,16 @@ impl Garbage {
         }
         Ok(lot.len())
     }
+}
+
+/// The head of a wave that is over, of a pool that is known.
+fn is_stale_wave(pool: &str, known: &BTreeMap<String, Known>) -> bool {
+    let of = known.keys().find(|name| next_of(name) == pool);
+    of.is_some() && !known.contains_key(pool)
+}
+
+/// All that a revision leads to.
+fn chunks_of(revision: &Revision) -> impl Iterator<Item = ChunkId> {
+    let last = revision.last.iter().flat_map(|last| last.chunks.iter().chain([&last.head]));
+    revision.spec.chunks.iter().chain(last).filter_map(|name| name.parse().ok())
 }

@@ -41,6 +41,7 @@ pub mod leadership;
 pub mod metrics;
 pub mod objects;
 pub mod publisher;
+pub mod release;
 pub mod run;
 pub mod sink;
 pub mod source;

@@ -14,6 +14,7 @@ use rulecast_compiler::PoolBundle;
 
 use crate::objects::Kind;
 use crate::publisher::{Outcome, Published};
+use crate::release::Released;
 use crate::status::Use;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -38,6 +39,15 @@ struct LimitLabel {
     limit: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct HoldLabel {
+    pool: String,
+    reason: &'static str,
+}
+
+/// The conditions by which somebody keeps new shapes from going live.
+const HOLDS: [&str; 3] = ["Held", "HeldByRollback", "ExactReplay"];
+
 type PoolGauge = Family<PoolLabel, Gauge>;
 type PoolCounter = Family<PoolLabel, Counter>;
 
@@ -59,6 +69,9 @@ pub struct Metrics {
     delta_bytes: PoolCounter,
     changes: PoolCounter,
     refused: PoolGauge,
+    revision: PoolGauge,
+    pending: PoolGauge,
+    held: Family<HoldLabel, Gauge>,
     problems: PoolGauge,
     services: PoolGauge,
     groups: PoolGauge,
@@ -98,6 +111,9 @@ impl Metrics {
             delta_bytes: Family::default(),
             changes: Family::default(),
             refused: Family::default(),
+            revision: Family::default(),
+            pending: Family::default(),
+            held: Family::default(),
             problems: Family::default(),
             services: Family::default(),
             groups: Family::default(),
@@ -145,6 +161,13 @@ impl Metrics {
         r.register("changes", "Records changed by publications", self.changes.clone());
         let help = "1 while nothing is published because too many Services would be lost";
         r.register("shrink_refused", help, self.refused.clone());
+        let help = "The RuleRevision that is live; 0: not known";
+        r.register("revision", help, self.revision.clone());
+        let help = "Since when a shape has waited to go live, in seconds since 1970; 0: none waits";
+        r.register("pending_since_timestamp_seconds", help, self.pending.clone());
+        let help =
+            "Whether new shapes are kept from going live (1), by the condition of the RulePool that says so";
+        r.register("held", help, self.held.clone());
         r.register("deleted_chunks", "Chunks deleted that no head led to", self.deleted_chunks.clone());
     }
 
@@ -194,6 +217,7 @@ impl Metrics {
             (Kind::Node, 0),
             (Kind::Service, 0),
             (Kind::EndpointSlice, 0),
+            (Kind::RuleNode, 0),
             (Kind::File, 0),
         ];
         for kind in kinds {
@@ -223,8 +247,16 @@ impl Metrics {
         }
     }
 
-    pub(crate) fn refused(&self, pool: &str, refused: bool) {
-        set(&self.refused, pool, refused.into());
+    pub(crate) fn released(&self, pool: &str, released: &Released) {
+        set(&self.refused, pool, released.shrink.is_some().into());
+        set(&self.revision, pool, released.revision.unwrap_or_default());
+        let since = released.pending.as_ref().map_or(0, |pending| pending.since.0.as_second());
+        set(&self.pending, pool, since.try_into().unwrap_or_default());
+        for kind in HOLDS {
+            let holds = released.conditions.iter().any(|(condition, ..)| *condition == kind);
+            let label = HoldLabel { pool: pool.to_owned(), reason: kind };
+            self.held.get_or_create(&label).set(holds.into());
+        }
     }
 
     pub(crate) fn in_force(&self, pool: &str, published: &Published) {
@@ -267,6 +299,8 @@ impl Metrics {
         let label = PoolLabel { pool: pool.to_owned() };
         for gauge in [
             &self.refused,
+            &self.revision,
+            &self.pending,
             &self.problems,
             &self.services,
             &self.groups,
@@ -276,6 +310,9 @@ impl Metrics {
             &self.checkpoint_bytes,
         ] {
             gauge.remove(&label);
+        }
+        for reason in HOLDS {
+            self.held.remove(&HoldLabel { pool: pool.to_owned(), reason });
         }
         self.limits.clear();
     }

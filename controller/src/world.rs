@@ -3,10 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
+use rulecast_bundle::next_of;
 use rulecast_compiler::Compiler;
 use rulecast_compiler::model::{Prefix, Slice};
 
 use crate::objects::{Content, DEFAULT_POOL, Kind, Object, ObjectId, PoolConfig};
+use crate::release::NodeReport;
 use crate::source::Event;
 
 /// The compiler with its inputs, and what could not become one.
@@ -18,6 +20,8 @@ pub struct World {
     /// Those of which the compiler does not know yet what they are now.
     stale_pools: BTreeSet<String>,
     cidrs: BTreeMap<String, Vec<Prefix>>,
+    /// Pools of which a second bundle is compiled, with their next shape.
+    waves: BTreeSet<String>,
     /// Only these pools are compiled; empty: all.
     only: BTreeSet<String>,
     /// Without any RulePool a pool with default options is used.
@@ -28,6 +32,8 @@ pub struct World {
     dirty: bool,
     quarantined: BTreeMap<ObjectId, String>,
     warnings: BTreeMap<ObjectId, Vec<String>>,
+    /// What nodes say of themselves, by name.
+    reports: BTreeMap<String, NodeReport>,
     /// Node and zone names, which stand in every endpoint, are kept once each.
     names: HashSet<Arc<str>>,
 }
@@ -49,7 +55,10 @@ impl World {
 
     /// Takes an event. Nothing is compiled yet.
     pub fn apply(&mut self, event: Event) {
-        self.dirty = true;
+        // What nodes say of themselves is nothing to compile.
+        let report =
+            matches!(&event, Event::Set(Object { id, .. }) | Event::Gone(id) if id.kind == Kind::RuleNode);
+        self.dirty |= !report;
         match event {
             Event::Set(object) => self.set(object),
             Event::Gone(id) => {
@@ -94,6 +103,8 @@ impl World {
                 self.cidrs.remove(name);
                 self.set_all_pools();
             }
+            (Kind::RuleNode, Content::Report(report)) => drop(self.reports.insert(id.name, report)),
+            (Kind::RuleNode, _) => drop(self.reports.remove(name)),
             (Kind::RulePool, Content::Pool(pool)) => {
                 self.drop_implicit_pool();
                 if self.is_wanted(name) {
@@ -179,9 +190,25 @@ impl World {
         self.dirty = false;
         for name in std::mem::take(&mut self.stale_pools) {
             let pool = self.pools.get(&name).map(|config| self.with_cidrs(config));
+            let next = pool.clone().filter(|_| self.waves.contains(&name));
+            self.compiler.set_pool(&next_of(&name), next);
             self.compiler.set_pool(&name, pool);
         }
         self.compiler.compile();
+    }
+
+    /// Compiles a second bundle of a pool, or no longer.
+    pub fn set_wave(&mut self, pool: &str, wave: bool) {
+        let changed = if wave { self.waves.insert(pool.to_owned()) } else { self.waves.remove(pool) };
+        if changed {
+            self.stale_pools.insert(pool.to_owned());
+        }
+    }
+
+    /// The pool whose second bundle has this name.
+    #[must_use]
+    pub fn pool_of_wave(&self, name: &str) -> Option<&str> {
+        self.waves.iter().find(|pool| next_of(pool) == name).map(String::as_str)
     }
 
     /// Whether the source has said everything once.
@@ -205,6 +232,12 @@ impl World {
     /// The compiler, for taking changes from its pools.
     pub fn compiler_mut(&mut self) -> &mut Compiler {
         &mut self.compiler
+    }
+
+    /// What nodes say of themselves, by name.
+    #[must_use]
+    pub fn reports(&self) -> &BTreeMap<String, NodeReport> {
+        &self.reports
     }
 
     /// The pools' configurations.

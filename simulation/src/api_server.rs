@@ -1,10 +1,10 @@
 //! The API server: heads with versions and preconditions, chunks, and what watches see.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use rulecast_bundle::{ChunkId, Digest, Head};
-use rulecast_controller::sink::ChunkKind;
+use rulecast_controller::sink::{ChunkKind, LastBundle, Revision as Stored, RuleRevisionSpec};
 
 use crate::invariants::Ledger;
 use crate::trace::Trace;
@@ -39,13 +39,21 @@ pub(crate) struct ApiServer {
     version: u64,
     heads: BTreeMap<String, Vec<Revision>>,
     chunks: Chunks,
+    revisions: BTreeMap<(String, u64), Stored>,
     pub(crate) ledger: Ledger,
     trace: Arc<Trace>,
 }
 
 impl ApiServer {
     pub(crate) fn new(ledger: Ledger, trace: Arc<Trace>) -> Self {
-        Self { version: 0, heads: BTreeMap::new(), chunks: BTreeMap::new(), ledger, trace }
+        Self {
+            version: 0,
+            heads: BTreeMap::new(),
+            chunks: BTreeMap::new(),
+            revisions: BTreeMap::new(),
+            ledger,
+            trace,
+        }
     }
 
     pub(crate) fn head(&self, pool: &str) -> Option<(Head, u64)> {
@@ -71,6 +79,13 @@ impl ApiServer {
         self.trace.note(format_args!("head of {pool} is {epoch}/{sequence}, version {}", self.version));
         self.ledger.published(&self.trace, pool, head, &self.chunks);
         Ok(self.version)
+    }
+
+    pub(crate) fn delete_head(&mut self, pool: &str) {
+        if self.head(pool).is_some() {
+            self.trace.note(format_args!("head of {pool} is deleted"));
+            self.revise(pool, None);
+        }
     }
 
     fn revise(&mut self, pool: &str, head: Option<Head>) {
@@ -152,6 +167,47 @@ impl ApiServer {
         }
     }
 
+    pub(crate) fn revisions_of(&self, pool: &str) -> Vec<Stored> {
+        self.revisions.values().filter(|revision| revision.spec.pool == pool).cloned().collect()
+    }
+
+    /// Whether the number was free.
+    pub(crate) fn create_revision(&mut self, spec: RuleRevisionSpec) -> bool {
+        let key = (spec.pool.clone(), spec.number);
+        let free = !self.revisions.contains_key(&key);
+        if free {
+            self.trace.note(format_args!("revision {} of {}: {}", spec.number, spec.pool, spec.digest));
+            self.revisions.insert(key, Stored { spec, last: None });
+        }
+        free
+    }
+
+    pub(crate) fn note_last_bundle(&mut self, pool: &str, number: u64, last: LastBundle) {
+        if let Some(revision) = self.revisions.get_mut(&(pool.to_owned(), number)) {
+            revision.last = Some(last);
+        }
+    }
+
+    pub(crate) fn delete_revision(&mut self, pool: &str, number: u64) {
+        if self.revisions.remove(&(pool.to_owned(), number)).is_some() {
+            self.trace.note(format_args!("revision {number} of {pool} is deleted"));
+        }
+    }
+
+    /// The chunks that revisions lead to.
+    fn of_revisions(&self) -> BTreeSet<ChunkId> {
+        let names = self.revisions.values().flat_map(|revision| {
+            let last = revision.last.iter().flat_map(|last| last.chunks.iter().chain([&last.head]));
+            revision.spec.chunks.iter().chain(last)
+        });
+        names.map(|name| name.parse().expect("a chunk's name")).collect()
+    }
+
+    /// Chunks that a revision leads to and that are not there.
+    pub(crate) fn lost_by_revisions(&self) -> Vec<ChunkId> {
+        self.of_revisions().into_iter().filter(|id| !self.chunks.contains_key(id)).collect()
+    }
+
     /// Whether a pool's head is what its controllers published, and leads to its content.
     pub(crate) fn is_sound(&self, pool: &str) -> bool {
         self.ledger.is_sound(pool, self.head(pool).map(|(head, _)| head).as_ref(), &self.chunks)
@@ -159,6 +215,7 @@ impl ApiServer {
 
     /// Chunks that nothing leads to.
     pub(crate) fn unnamed(&self) -> Vec<ChunkId> {
-        self.ledger.unnamed(&self.chunks)
+        let named = self.of_revisions();
+        self.ledger.unnamed(&self.chunks).into_iter().filter(|id| !named.contains(id)).collect()
     }
 }

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use rulecast_bundle::{ChunkId, Head};
-use rulecast_controller::sink::{ChunkKind, Sink, SinkError, Version};
+use rulecast_controller::sink::{
+    ChunkKind, LastBundle, Revision, RuleRevisionSpec, Sink, SinkError, Version,
+};
 
 use crate::Universe;
 use crate::api_server::Refused;
@@ -74,6 +76,11 @@ impl Sink for ApiSink {
         })
     }
 
+    async fn delete_head(&self, pool: &str) -> Result<(), SinkError> {
+        let name = pool.to_owned();
+        self.ask(format!("delete head of {pool}"), move |api| api.delete_head(&name)).await
+    }
+
     async fn list_pools(&self) -> Result<Vec<String>, SinkError> {
         self.ask("list heads".to_owned(), |api| api.pools()).await
     }
@@ -85,6 +92,30 @@ impl Sink for ApiSink {
 
     async fn delete_chunk(&self, _: &str, id: ChunkId) -> Result<(), SinkError> {
         self.ask(format!("delete chunk {id}"), move |api| api.delete_chunk(id)).await
+    }
+
+    async fn list_revisions(&self, pool: &str) -> Result<Vec<Revision>, SinkError> {
+        let name = pool.to_owned();
+        self.ask(format!("list revisions of {pool}"), move |api| api.revisions_of(&name)).await
+    }
+
+    async fn write_revision(&self, spec: &RuleRevisionSpec) -> Result<(), SinkError> {
+        let what = format!("create revision {} of {}", spec.number, spec.pool);
+        let spec = spec.clone();
+        let written = self.ask(what.clone(), move |api| api.create_revision(spec)).await?;
+        if written { Ok(()) } else { Err(SinkError::Conflict(what)) }
+    }
+
+    async fn write_last_bundle(&self, pool: &str, number: u64, last: &LastBundle) -> Result<(), SinkError> {
+        let (name, last) = (pool.to_owned(), last.clone());
+        let what = format!("patch status of revision {number} of {pool}");
+        self.ask(what, move |api| api.note_last_bundle(&name, number, last)).await
+    }
+
+    async fn delete_revision(&self, pool: &str, number: u64) -> Result<(), SinkError> {
+        let name = pool.to_owned();
+        self.ask(format!("delete revision {number} of {pool}"), move |api| api.delete_revision(&name, number))
+            .await
     }
 }
 

@@ -15,9 +15,14 @@ pub fn nft(namespace: &Namespace, args: &[&str]) -> anyhow::Result<String> {
 
 /// Checks a ruleset without loading it; returns what nft complains about, nothing if it would take it.
 pub fn check(namespace: &Namespace, ruleset: &str) -> anyhow::Result<Option<String>> {
+    run(namespace, &["-c", "-f", "-"], ruleset)
+}
+
+/// What nft complains about; nothing if it succeeds.
+fn run(namespace: &Namespace, args: &[&str], ruleset: &str) -> anyhow::Result<Option<String>> {
     let output = namespace.run(|| {
         let mut child = Command::new("nft")
-            .args(["-c", "-f", "-"])
+            .args(args)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -27,8 +32,15 @@ pub fn check(namespace: &Namespace, ruleset: &str) -> anyhow::Result<Option<Stri
     })?;
     let output = output.context("the tool `nft`")?;
     let complaints = String::from_utf8_lossy(&output.stderr).into_owned();
-    ensure!(output.status.success() || !complaints.is_empty(), "nft -c: {}", output.status);
+    ensure!(output.status.success() || !complaints.is_empty(), "nft: {}", output.status);
     Ok((!output.status.success()).then_some(complaints))
+}
+
+/// Loads a ruleset.
+pub fn load(namespace: &Namespace, ruleset: &str) -> anyhow::Result<()> {
+    let complaints = run(namespace, &["-f", "-"], ruleset)?;
+    ensure!(complaints.is_none(), "nft -f: {}", complaints.unwrap_or_default());
+    Ok(())
 }
 
 /// The rules in force as text, without what changes by itself.

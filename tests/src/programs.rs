@@ -10,6 +10,8 @@ use anyhow::{Context as _, ensure};
 pub const CONTROLLER: &str = "rulecast-controller";
 /// The node applier.
 pub const APPLIER: &str = "rulecast-node";
+/// The command line.
+pub const CLI: &str = "kubectl-rulecast";
 
 /// The repository.
 #[must_use]
@@ -18,17 +20,22 @@ pub fn repository() -> PathBuf {
     package.parent().expect("the package lies in the workspace").to_owned()
 }
 
-/// The folder with both programs. They are built first, in the profile of this program, unless `RULECAST_BIN_DIR` names
+/// The folder with the programs. They are built first, in the profile of this program, unless `RULECAST_BIN_DIR` names
 /// a folder that has them: Cargo does not build other packages' programs for a test.
 pub fn folder() -> anyhow::Result<&'static Path> {
     static FOLDER: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    let built = FOLDER.get_or_init(|| build().map_err(|e| format!("{e:#}")));
+    let built = FOLDER.get_or_init(|| build(&[CONTROLLER, APPLIER, CLI]).map_err(|e| format!("{e:#}")));
     built.as_deref().map_err(|e| anyhow::anyhow!("{e}"))
 }
 
-fn build() -> anyhow::Result<PathBuf> {
+/// The command line, built or found in the same way.
+pub fn command_line() -> anyhow::Result<PathBuf> {
+    Ok(folder()?.join(CLI))
+}
+
+fn build(programs: &[&str]) -> anyhow::Result<PathBuf> {
     if let Some(folder) = std::env::var_os("RULECAST_BIN_DIR").map(PathBuf::from) {
-        for program in [CONTROLLER, APPLIER] {
+        for program in programs {
             ensure!(
                 folder.join(program).is_file(),
                 "RULECAST_BIN_DIR: there is no {program} in {}",
@@ -47,7 +54,8 @@ fn build() -> anyhow::Result<PathBuf> {
     };
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let status = Command::new(cargo)
-        .args(["build", "--quiet", "-p", CONTROLLER, "-p", APPLIER, "--profile", profile])
+        .args(["build", "--quiet", "--profile", profile])
+        .args(programs.iter().flat_map(|program| ["-p", program]))
         .current_dir(repository())
         .status()
         .context("cargo is needed to build the programs under test; or set RULECAST_BIN_DIR")?;

@@ -116,6 +116,13 @@ impl Compiler {
         self.pools.iter().map(|(name, pool)| (name.as_str(), pool))
     }
 
+    /// The names of a pool's nodes, sorted.
+    pub fn nodes_of(&self, pool: &str) -> impl Iterator<Item = &str> {
+        let pool = self.pools.get(pool);
+        let nodes = self.inputs.nodes.iter().filter(move |(_, node)| pool.is_some_and(|p| p.selects(node)));
+        nodes.map(|(name, _)| name.as_str())
+    }
+
     /// A pool.
     pub fn pool_mut(&mut self, name: &str) -> Option<&mut PoolBundle> {
         self.pools.get_mut(name)

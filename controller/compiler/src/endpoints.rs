@@ -5,9 +5,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use rulecast_bundle::nft::Family;
-use rulecast_bundle::{Member, Scope, Tag};
+use rulecast_bundle::{Member, Proto, Scope, Tag};
 
-use crate::model::{Endpoint, ServicePort, Slice};
+use crate::model::{Endpoint, Slice};
 
 /// Remembers the tags of node and zone names: hashing each name once is enough.
 #[derive(Default)]
@@ -75,15 +75,14 @@ pub(crate) type BadEndpoint = (IpAddr, &'static str);
 /// one that names a node.
 pub(crate) fn candidates<'a>(
     slices: &[&'a Slice],
-    port: &ServicePort,
+    port_name: &str,
+    proto: Proto,
     family: Family,
     bad: &mut Vec<BadEndpoint>,
 ) -> Candidates<'a> {
     let mut found: Vec<(u16, &Endpoint)> = Vec::new();
     for &slice in slices {
-        for number in
-            slice.ports.iter().filter(|p| p.name == port.name && p.proto == port.proto).map(|p| p.port)
-        {
+        for number in slice.ports.iter().filter(|p| p.name == port_name && p.proto == proto).map(|p| p.port) {
             let endpoints = slice.endpoints.iter().filter(|e| Family::of(e.addr) == family);
             found.extend(endpoints.map(|endpoint| (number, endpoint)));
         }

@@ -1,4 +1,4 @@
-//! One Service, compiled: its records, and the kernel keys it lays claim to.
+//! One Service, compiled: its shape, and the kernel keys it lays claim to.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -9,8 +9,8 @@ use rulecast_bundle::{
     Value, name, prefix_contains,
 };
 
-use crate::endpoints::{self, BadEndpoint, Candidates, Tags, usable_address};
-use crate::model::{Options, Prefix, Service, ServicePort, Slice};
+use crate::endpoints::usable_address;
+use crate::model::{Options, Prefix, Service, ServicePort};
 
 /// A kernel key that at most one Service can have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -81,32 +81,27 @@ fn vips<'a>(
         .filter(move |(a, _)| Family::of(*a) == family)
 }
 
-/// Compiles a Service. `wins` tells whether it has a claim (see [`claims`]): another Service may have a stronger one.
+/// Compiles a Service to its shape. `wins` tells whether it has a claim (see [`claims`]): another Service may have a stronger
+/// one.
 pub(crate) fn compile(
     owner: &str,
     service: &Service,
-    slices: &[&Slice],
     options: &Options,
-    tags: &mut Tags,
     wins: impl Fn(&ClaimKey) -> bool,
 ) -> Compiled {
     let mut out = Compiled::default();
-    let mut bad = Vec::new();
     for cluster_ip in &service.cluster_ips {
         if let Err(why) = usable_address(*cluster_ip) {
             out.problems.push(format!("cluster IP {cluster_ip} is {why}"));
             continue;
         }
         for port in &service.ports {
-            let family = Family::of(*cluster_ip);
-            let candidates = endpoints::candidates(slices, port, family, &mut bad);
-            let port = PortCompiler { owner, service, options, cluster_ip: *cluster_ip, port, wins: &wins };
-            port.compile(&candidates, tags, &mut out);
+            PortCompiler { owner, service, options, cluster_ip: *cluster_ip, port, wins: &wins }
+                .compile(&mut out);
         }
     }
     health_check(owner, service, &wins, &mut out);
     out.ignores_external_ips = !options.allow_external_ips && !service.external_ips.is_empty();
-    report_bad_endpoints(bad, &mut out.problems);
     out.records.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
     out.records.dedup_by(|(a, _), (b, _)| a == b);
     out.problems.sort_unstable();
@@ -130,12 +125,6 @@ fn health_check(owner: &str, service: &Service, wins: impl Fn(&ClaimKey) -> bool
     out.records.push((Key::HealthCheck(port), Value::HealthCheck(check)));
 }
 
-fn report_bad_endpoints(mut bad: Vec<BadEndpoint>, problems: &mut Vec<String>) {
-    bad.sort_unstable();
-    bad.dedup();
-    problems.extend(bad.into_iter().map(|(addr, why)| format!("endpoint {addr} is {why}: it is left out")));
-}
-
 /// Compiles one port in one family.
 struct PortCompiler<'a, W> {
     owner: &'a str,
@@ -147,41 +136,27 @@ struct PortCompiler<'a, W> {
 }
 
 impl<W: Fn(&ClaimKey) -> bool> PortCompiler<'_, W> {
-    fn compile(&self, candidates: &Candidates<'_>, tags: &mut Tags, out: &mut Compiled) {
+    fn compile(&self, out: &mut Compiled) {
         if !self.won(Some(self.cluster_ip), self.port.port, out) {
             return;
         }
         let (cluster_keys, local_keys) = self.keys(out);
-        let affinity = self.service.affinity;
-        let only_local = cluster_keys.is_empty();
         for (kind, keys) in [(GroupKind::Cluster, cluster_keys), (GroupKind::Local, local_keys)] {
-            let local = kind == GroupKind::Local;
             // A health check counts the local list even where no traffic uses it.
-            if keys.is_empty() && !(local && self.service.health_check_node_port.is_some()) {
+            let counted = kind == GroupKind::Local && self.service.health_check_node_port.is_some();
+            if keys.is_empty() && !counted {
                 continue;
             }
             let id = GroupId { addr: self.cluster_ip, port: self.port.port, proto: self.port.proto, kind };
-            // Refused when nothing could serve it anywhere; dropped when only this node cannot.
-            let empty = if local && !candidates.usable.is_empty() { Empty::Drop } else { Empty::Reject };
-            let (owner, port_name) = (self.owner.to_owned(), self.port.name.clone());
-            let keys = keys.into_iter().collect();
-            out.records
-                .push((Key::Group(id), Value::Group(Group { owner, port_name, empty, affinity, keys })));
-            let mut entries = if local {
-                endpoints::local_lists(&candidates.usable, tags)
-            } else {
-                endpoints::cluster_lists(&candidates.usable, tags)
+            let group = Group {
+                owner: self.owner.to_owned(),
+                port_name: self.port.name.clone(),
+                // What it does when empty depends on endpoints.
+                empty: Empty::Reject,
+                affinity: self.service.affinity,
+                keys: keys.into_iter().collect(),
             };
-            // TCP connections stay where they are as long as they live; so do UDP flows while their endpoint serves.
-            if self.port.proto == Proto::Udp && local == only_local {
-                entries.extend(endpoints::serving(candidates, local, tags));
-            }
-            out.records.extend(entries.into_iter().map(|e| {
-                (
-                    Key::Member { group: id, scope: e.scope, port: e.port, addr: e.addr },
-                    Value::Member(e.member),
-                )
-            }));
+            out.records.push((Key::Group(id), Value::Group(group)));
         }
         self.firewall(out);
     }

@@ -24,24 +24,68 @@ pub struct ManifestError {
     pub problem: String,
 }
 
+/// Which manifests are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Extent {
+    /// All kinds.
+    #[default]
+    All,
+    /// Those that a bundle's shape is made of: neither EndpointSlices nor Nodes.
+    Shape,
+}
+
 /// Reads a file of manifests. Kinds that do not concern us are left out.
 #[must_use]
 pub fn parse_manifests(text: &str, path: &Path) -> Vec<Result<Object, ManifestError>> {
-    let json = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("json"));
-    let documents = if json { vec![(1, text)] } else { documents(text) };
+    let form = Form::of(path);
+    let parse =
+        |(number, text)| parse_document(text, form, Extent::All).into_iter().map(move |r| (number, r));
+    let name = |(document, result): (usize, Result<Object, Problem>)| {
+        result.map_err(|problem| ManifestError::new(path, document, problem))
+    };
+    split(text, form).into_iter().flat_map(parse).map(name).collect()
+}
+
+/// How a file is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Form {
+    Yaml,
+    Json,
+}
+
+impl Form {
+    pub(crate) fn of(path: &Path) -> Self {
+        let json = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("json"));
+        if json { Self::Json } else { Self::Yaml }
+    }
+}
+
+/// A file's documents, with their numbers from 1.
+pub(crate) fn split(text: &str, form: Form) -> Vec<(usize, &str)> {
+    if form == Form::Json { vec![(1, text)] } else { documents(text) }
+}
+
+/// The objects of one document.
+pub(crate) fn parse_document(text: &str, form: Form, extent: Extent) -> Vec<Result<Object, Problem>> {
+    if extent == Extent::Shape && form == Form::Yaml && is_evidently(text, "EndpointSlice") {
+        return Vec::new();
+    }
     let mut out = Vec::new();
-    for (document, text) in documents {
-        let value = if json { read_json(text) } else { read_yaml(text) };
-        let mut push = |result: Result<Object, (Option<ObjectId>, String)>| {
-            let path = path.to_owned();
-            out.push(result.map_err(|(id, problem)| ManifestError { path, document, id, problem }));
-        };
-        match value {
-            Ok(value) => read(value, &mut push),
-            Err(problem) => push(Err((None, problem))),
-        }
+    match if form == Form::Json { read_json(text) } else { read_yaml(text) } {
+        Ok(value) => read(value, extent, &mut |result| out.push(result)),
+        Err(problem) => out.push(Err((None, problem))),
     }
     out
+}
+
+/// Whether a document is of this kind, as far as a glance tells: it is written in block style, and one line of its
+/// outermost level says so. Text inside of values is always indented there.
+fn is_evidently(text: &str, kind: &str) -> bool {
+    let mut kinds = text.lines().filter_map(|line| line.strip_prefix("kind:"));
+    let flow = |line: &str| line.trim_start().starts_with(['{', '"', '\'', '[', '?', '&', '!', '|', '>']);
+    kinds.next().is_some_and(|found| found.trim() == kind)
+        && kinds.next().is_none()
+        && !text.lines().any(|line| !line.starts_with(' ') && flow(line))
 }
 
 /// Splits at lines that begin with `---`, which YAML lets stand for nothing else, wherever they are. Done here and not by
@@ -87,9 +131,10 @@ fn read_yaml(text: &str) -> Result<Value, String> {
     serde_saphyr::from_str_with_options(text, options).map_err(|e| format!("not YAML: {e}"))
 }
 
-type Problem = (Option<ObjectId>, String);
+/// The object, if it is known, and what is wrong.
+pub(crate) type Problem = (Option<ObjectId>, String);
 
-fn read(value: Value, push: &mut impl FnMut(Result<Object, Problem>)) {
+fn read(value: Value, extent: Extent, push: &mut impl FnMut(Result<Object, Problem>)) {
     let text = |field: &str| value.get(field).and_then(Value::as_str);
     let (Some(kind), Some(version)) = (text("kind"), text("apiVersion")) else {
         push(Err((None, "it has no kind and apiVersion: not a Kubernetes manifest, or cut off".to_owned())));
@@ -99,10 +144,15 @@ fn read(value: Value, push: &mut impl FnMut(Result<Object, Problem>)) {
     if kind.ends_with("List") && value.get("items").is_some() {
         let Value::Object(mut list) = value else { return };
         match list.remove("items") {
-            Some(Value::Array(items)) => items.into_iter().for_each(|item| read(item, push)),
+            Some(Value::Array(items)) => items.into_iter().for_each(|item| read(item, extent, push)),
             Some(Value::Null) | None => {}
             Some(_) => push(Err((None, "items: not a list".to_owned()))),
         }
+        return;
+    }
+    if extent == Extent::Shape
+        && matches!((group, kind), ("discovery.k8s.io", "EndpointSlice") | ("", "Node"))
+    {
         return;
     }
     // Of the groups that we read, everything has a name; what has none was cut off before it.
@@ -146,6 +196,10 @@ fn typed<T: Convert + DeserializeOwned>(value: Value) -> Result<Object, Problem>
 }
 
 impl ManifestError {
+    pub(crate) fn new(path: &Path, document: usize, (id, problem): Problem) -> Self {
+        Self { path: path.to_owned(), document, id, problem }
+    }
+
     /// What the problem is about: the object, or the file.
     #[must_use]
     pub fn subject(&self) -> ObjectId {

@@ -5,6 +5,7 @@ mod convert;
 mod manifest;
 mod node;
 mod pool;
+mod report;
 mod service;
 mod service_cidr;
 mod slice;
@@ -14,12 +15,16 @@ use std::fmt;
 
 use rulecast_compiler::model::{Node, Prefix, Service, Slice};
 
+use crate::release::NodeReport;
+
 pub use convert::ConvertError;
 pub(crate) use convert::{Convert, key};
-pub use manifest::{ManifestError, parse_manifests};
+pub use manifest::{Extent, ManifestError, parse_manifests};
+pub(crate) use manifest::{Form, Problem, parse_document, split};
 pub(crate) use node::RawNode;
 pub(crate) use pool::RawPool;
-pub use pool::{ALLOW_SHRINK, DEFAULT_POOL, PoolConfig};
+pub use pool::{DEFAULT_POOL, HOLD_REASON, PoolConfig};
+pub(crate) use report::RawReport;
 pub(crate) use service::{PROXY_NAME, RawService};
 pub(crate) use service_cidr::RawServiceCidr;
 pub(crate) use slice::{HEADLESS, RawSlice};
@@ -37,6 +42,8 @@ pub enum Kind {
     Service,
     /// `EndpointSlice` of discovery.k8s.io.
     EndpointSlice,
+    /// `RuleNode` of rulecast.dev.
+    RuleNode,
     /// A file of manifests that cannot be read as such; its name is its path.
     File,
 }
@@ -51,6 +58,7 @@ impl Kind {
             Self::Node => "Node",
             Self::Service => "Service",
             Self::EndpointSlice => "EndpointSlice",
+            Self::RuleNode => "RuleNode",
             Self::File => "file",
         }
     }
@@ -110,6 +118,8 @@ pub enum Content {
     Service(Service),
     /// An EndpointSlice.
     Slice(Slice),
+    /// What a node says of itself.
+    Report(NodeReport),
 }
 
 #[cfg(test)]

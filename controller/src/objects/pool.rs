@@ -3,19 +3,24 @@
 use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
+use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt as _;
-use rulecast_api::{Approval, DetectLocalMode, Mode, PoolOptions, RulePool};
+use rulecast_api::{Approval, DetectLocalMode, Mode, PoolOptions, Release, RulePool};
 use rulecast_bundle::Settings;
 use rulecast_compiler::model::{DetectLocal, NodePortAddresses, Options, Pool, Prefix};
 
 use super::convert::{Convert, Wrong};
 use super::{Content, Kind, text};
+use crate::release::{Approved, Asked, Exact, Promotion};
 
 /// The pool that is used when a directory of manifests has none.
 pub const DEFAULT_POOL: &str = "default";
-/// The annotation on a RulePool that lets one publication through which loses many Services: its value is the sequence
-/// that is published now, so it is used up by that publication.
-pub const ALLOW_SHRINK: &str = "rulecast.dev/allow-shrink";
+/// The annotation on a RulePool that says why it is held.
+pub const HOLD_REASON: &str = "rulecast.dev/hold-reason";
+/// The most of it that is repeated, in bytes.
+const MAX_REASON: usize = 200;
+/// The longest time that an exact replay may last.
+const LONGEST_REPLAY: Duration = Duration::from_hours(1);
 
 pub(crate) type RawPool = RulePool;
 
@@ -28,8 +33,10 @@ pub struct PoolConfig {
     pub publish_interval: Duration,
     /// The least epoch to publish in.
     pub epoch: u64,
-    /// The sequence on top of which a publication may lose many Services. See [`ALLOW_SHRINK`].
-    pub allow_shrink: Option<u64>,
+    /// How its shapes go live.
+    pub asked: Asked,
+    /// `status.releases` as they were read: what went live before this process began.
+    pub releases: Vec<Release>,
     /// `metadata.generation`.
     pub generation: Option<i64>,
     /// `status.conditions` as they were read: times of transition outlive a restart.
@@ -42,7 +49,8 @@ impl Default for PoolConfig {
             pool: Pool::default(),
             publish_interval: Duration::from_secs(1),
             epoch: 0,
-            allow_shrink: None,
+            asked: Asked::default(),
+            releases: Vec::new(),
             generation: None,
             conditions: Vec::new(),
         }
@@ -56,7 +64,7 @@ impl Convert for RulePool {
         &self.metadata
     }
 
-    fn content(self, warnings: &mut Vec<String>) -> Result<Content, Wrong> {
+    fn content(self, _: &mut Vec<String>) -> Result<Content, Wrong> {
         // The name becomes a folder's, and no API server may have checked it.
         let name = self.name_any();
         let edge = |b: Option<u8>| b.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
@@ -74,22 +82,8 @@ impl Convert for RulePool {
         if !(Duration::from_millis(100)..=Duration::from_secs(10)).contains(&publish_interval) {
             return Err(Wrong::new("spec.publishInterval", "must be from 100ms to 10s"));
         }
-        for (asked, what) in [
-            (self.spec.approval != Approval::Automatic, "approval: Manual"),
-            (self.spec.hold, "hold"),
-            (self.spec.pinned_revision.is_some(), "pinnedRevision"),
-            (self.spec.promotion.is_some(), "promotion"),
-        ] {
-            if asked {
-                let problem = "this controller does not know it yet; changes go live at once";
-                warnings.push(format!("spec.{what}: {problem}"));
-            }
-        }
-        let allow_shrink = self.annotations().get(ALLOW_SHRINK).map(|v| v.trim().parse()).transpose();
-        let allow_shrink = allow_shrink.map_err(|_| {
-            let field = format!("metadata.annotations[{ALLOW_SHRINK}]");
-            Wrong::new(field, "must be the sequence that is published now, such as \"42\"")
-        })?;
+        let asked = asked(&self)?;
+        let status = self.status.unwrap_or_default();
         Ok(Content::Pool(Box::new(PoolConfig {
             pool: Pool {
                 options: options(self.spec.mode, &self.spec.options)?,
@@ -97,11 +91,45 @@ impl Convert for RulePool {
             },
             publish_interval,
             epoch: self.spec.epoch,
-            allow_shrink,
+            asked,
             generation: self.metadata.generation,
-            conditions: self.status.map(|s| s.conditions).unwrap_or_default(),
+            conditions: status.conditions,
+            releases: status.releases,
         })))
     }
+}
+
+fn asked(pool: &RulePool) -> Result<Asked, Wrong> {
+    let spec = &pool.spec;
+    let approved = spec.approved.as_ref().map(|approved| {
+        let digest =
+            approved.digest.parse().map_err(|e| Wrong::new("spec.approved.digest", format!("{e}")))?;
+        Ok(Approved { revision: approved.revision, digest })
+    });
+    let exact = spec.exact_replay.as_ref().map(|exact| {
+        let until = exact.until.0;
+        let longest = Timestamp::now().saturating_add(LONGEST_REPLAY);
+        if longest.is_ok_and(|longest| until > longest) {
+            let problem =
+                "is more than an hour away: a replay has endpoints that may be dead, so it must end soon";
+            return Err(Wrong::new("spec.exactReplay.until", problem));
+        }
+        Ok(Exact { revision: exact.revision, until })
+    });
+    let mut hold_reason = pool.annotations().get(HOLD_REASON).cloned().unwrap_or_default();
+    hold_reason.retain(|c| !c.is_control());
+    hold_reason.truncate(hold_reason.floor_char_boundary(MAX_REASON));
+    Ok(Asked {
+        manual: spec.approval == Approval::Manual,
+        approved: approved.transpose()?,
+        hold: spec.hold,
+        hold_reason,
+        pinned: spec.pinned_revision,
+        exact: exact.transpose()?,
+        history: spec.revision_history_limit as usize,
+        promotion: spec.promotion.as_ref().map(|p| Promotion { from: p.from.clone(), soak: p.soak.get() }),
+        waves: spec.waves.as_ref().map(|waves| waves.pause.get()),
+    })
 }
 
 fn options(mode: Mode, given: &PoolOptions) -> Result<Options, Wrong> {

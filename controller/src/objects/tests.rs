@@ -9,6 +9,7 @@ use rulecast_compiler::model::{DetectLocal, NodePortAddresses};
 use serde_json::{Value, json};
 
 use super::*;
+use crate::release::Asked;
 
 fn read(manifest: &Value) -> Result<Object, ManifestError> {
     let mut all = parse_manifests(&manifest.to_string(), Path::new("test.json"));
@@ -319,9 +320,26 @@ fn pools() {
         let error = pool(spec).unwrap_err();
         assert!(error.problem.contains(field.rsplit('.').next().unwrap()), "{error}");
     }
-    for spec in [json!({ "hold": true }), json!({ "approval": "Manual" }), json!({ "pinnedRevision": 3 })] {
-        assert_eq!(pool(spec.clone()).unwrap().warnings.len(), 1, "{spec}");
-    }
+    let asked = |spec: Value| {
+        let Content::Pool(config) = pool(spec).unwrap().content else { panic!() };
+        config.asked
+    };
+    assert_eq!(asked(json!({})), Asked::default());
+    let digest = "A".repeat(27);
+    let all = asked(json!({
+        "approval": "Manual", "approved": { "revision": 4, "digest": digest }, "hold": true, "pinnedRevision": 3,
+        "promotion": { "from": "canary", "soak": "10m" }, "waves": { "pause": "2m" }, "revisionHistoryLimit": 5,
+    }));
+    assert!(all.manual && all.hold && all.pinned == Some(3) && all.history == 5);
+    assert_eq!(all.approved.unwrap().digest.to_string(), digest);
+    assert_eq!(all.promotion.unwrap().soak, std::time::Duration::from_mins(10));
+    assert_eq!(all.waves, Some(std::time::Duration::from_mins(2)));
+    let replay = |until: &str| pool(json!({ "exactReplay": { "revision": 1, "until": until } }));
+    assert!(replay("2020-01-01T00:00:00Z").is_ok(), "it is over");
+    assert!(replay("9000-01-01T00:00:00Z").unwrap_err().problem.contains("an hour away"));
+    assert!(
+        pool(json!({ "approved": { "digest": "x" } })).unwrap_err().problem.contains("spec.approved.digest")
+    );
     let escape = json!({ "apiVersion": "rulecast.dev/v1alpha1", "kind": "RulePool",
                          "metadata": { "name": "../etc" }, "spec": {} });
     assert!(read(&escape).unwrap_err().problem.starts_with("metadata.name: "));

@@ -34,7 +34,7 @@ impl Gate {
         Arc::clone(&self.0).try_lock_owned().ok()
     }
 
-    async fn close(&self) -> Closed {
+    pub(crate) async fn close(&self) -> Closed {
         Arc::clone(&self.0).lock_owned().await
     }
 }
@@ -53,11 +53,19 @@ pub struct Rotated {
     pub(super) checkpoint: CheckpointRef,
     /// See [`Rotation::of_reading`].
     pub(super) reading: u64,
-    _closed: Closed,
+    closed: Closed,
+}
+
+impl Rotated {
+    /// Its chunks, the index first, and their size in bytes; with what keeps them.
+    pub(crate) fn into_parts(self) -> (Vec<ChunkId>, usize, Closed) {
+        let CheckpointRef { index, chunks, bytes, .. } = self.checkpoint;
+        (std::iter::once(index).chain(chunks).collect(), bytes, self.closed)
+    }
 }
 
 impl Rotation {
-    pub(super) fn new(pool: &str, sequence: u64, bundle: &Bundle, gate: Gate) -> Self {
+    pub(crate) fn new(pool: &str, sequence: u64, bundle: &Bundle, gate: Gate) -> Self {
         Self { pool: pool.to_owned(), sequence, frame: bundle.frame(), gate, reading: 0 }
     }
 
@@ -94,7 +102,7 @@ impl Rotation {
         let id = ChunkId::of(&encoded);
         sink.write_chunk(&pool, ChunkKind::Index, id, &encoded).await?;
         let checkpoint = CheckpointRef { sequence, index: id, chunks: index.chunks, bytes, raw };
-        Ok(Rotated { checkpoint, reading, _closed: closed })
+        Ok(Rotated { checkpoint, reading, closed })
     }
 }
 

@@ -78,6 +78,18 @@ pub async fn load<S: Sink>(sink: &S, pool: &str) -> Result<Found, PublishError> 
     }
 }
 
+/// Reads the bundle that a head leads to.
+pub async fn read_bundle<S: Sink>(sink: &S, pool: &str, head: Head) -> Result<Replica, PublishError> {
+    let version = Version(String::new());
+    match follow(sink, pool, head, version).await {
+        Ok((_, replica, _)) => Ok(replica),
+        Err(Damage::Passing(error)) => Err(error),
+        Err(Damage::Damaged(problem)) => {
+            Err(SinkError::failed(format!("the bundle of {pool}"), problem).into())
+        }
+    }
+}
+
 async fn follow<S: Sink>(
     sink: &S,
     pool: &str,

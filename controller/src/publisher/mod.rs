@@ -7,23 +7,22 @@ mod pace;
 mod plan;
 mod published;
 mod recent;
-mod shrink;
 mod write;
 
-use rulecast_bundle::Replica;
+use rulecast_bundle::{Head, Replica};
 use rulecast_compiler::PoolBundle;
 
 use self::published::CheckpointRef;
 use crate::sink::{Sink, Version};
 
+pub(crate) use checkpoint::Closed;
 pub use checkpoint::{Gate, Rotated, Rotation};
-pub use load::{Found, load};
+pub use load::{Found, load, read_bundle};
 pub use outcome::{Outcome, PublishError};
 pub use pace::Pace;
 pub use plan::{Limits, Plan};
 pub use published::Published;
 pub use recent::Recent;
-pub use shrink::Shrink;
 pub use write::{WriteError, Written};
 
 /// What is known to be published.
@@ -57,7 +56,6 @@ pub enum Next {
 /// one; those with I/O do not borrow the publisher.
 pub struct Publisher {
     pool: String,
-    allow_shrink: bool,
     settings: Settings,
     base: Base,
     /// What changed since the checkpoint, as far as `base` is known.
@@ -79,6 +77,8 @@ struct Settings {
     gate: Gate,
     /// The least epoch.
     epoch: u64,
+    /// Sequences are above this.
+    above: u64,
 }
 
 impl Publisher {
@@ -87,7 +87,6 @@ impl Publisher {
     pub fn new(pool: impl Into<String>) -> Self {
         Self {
             pool: pool.into(),
-            allow_shrink: false,
             settings: Settings::default(),
             base: Base::Unknown,
             recent: Recent::default(),
@@ -105,13 +104,6 @@ impl Publisher {
         self
     }
 
-    /// Lets publications through that lose many Services.
-    #[must_use]
-    pub fn allow_shrink(mut self, allow: bool) -> Self {
-        self.allow_shrink = allow;
-        self
-    }
-
     /// Shares the gate that keeps checkpoints and the deletion of chunks apart.
     #[must_use]
     pub fn gate(mut self, gate: Gate) -> Self {
@@ -123,6 +115,32 @@ impl Publisher {
     /// higher epoch than theirs.
     pub fn set_epoch(&mut self, epoch: u64) {
         self.settings.epoch = epoch;
+    }
+
+    /// Publishes with higher sequences than this one from now on.
+    pub fn set_above(&mut self, sequence: u64) {
+        self.settings.above = sequence;
+    }
+
+    /// Whether it has to be read what is published.
+    #[must_use]
+    pub fn is_unknown(&self) -> bool {
+        matches!(self.base, Base::Unknown)
+    }
+
+    /// What was found to be published, as long as nothing was published on top of it.
+    #[must_use]
+    pub fn found(&self) -> Option<(&Published, &Replica)> {
+        match &self.base {
+            Base::Loaded(published, replica) => Some((published, replica)),
+            _ => None,
+        }
+    }
+
+    /// Whether something is published that cannot be read.
+    #[must_use]
+    pub fn is_damaged(&self) -> bool {
+        matches!(self.base, Base::Damaged { .. })
     }
 
     /// The pool.
@@ -159,7 +177,9 @@ impl Publisher {
 
     /// Whether a version that has the same records need not be followed by another one.
     fn suits(&self, published: &Published, bundle: &PoolBundle) -> bool {
-        published.head.mode == bundle.options().mode && published.head.epoch >= self.settings.epoch
+        let Settings { epoch, above, .. } = self.settings;
+        let Head { mode, epoch: in_force, sequence, .. } = &published.head;
+        *mode == bundle.mode() && *in_force >= epoch && *sequence > above
     }
 
     /// Reads what is published before the next publication: somebody else may have published.
@@ -213,13 +233,9 @@ impl Publisher {
         };
     }
 
-    /// Decides what to publish: nothing when it is what is published already. `allowed` is the sequence on top of which
-    /// many Services may be lost.
-    pub fn plan(&mut self, bundle: &mut PoolBundle, allowed: Option<u64>) -> Result<Option<Plan>, Shrink> {
+    /// Decides what to publish: nothing when it is what is published already.
+    pub fn plan(&mut self, bundle: &mut PoolBundle) -> Option<Plan> {
         let services = bundle.stats().services;
-        if !self.allow_shrink {
-            self.check_shrink(services, allowed)?;
-        }
         let changes = bundle.take_changes();
         let base = std::mem::replace(&mut self.base, Base::Unknown);
         let plan = |on| Plan::new(&self.pool, on, bundle, &self.recent, &self.settings);
@@ -251,7 +267,7 @@ impl Publisher {
         };
         self.base = base;
         self.snapshot = planned.as_ref().and_then(|plan| self.overdue(plan, bundle));
-        Ok(planned)
+        planned
     }
 
     /// A checkpoint of what is about to be published, if there was no quiet moment for one.
@@ -264,17 +280,6 @@ impl Publisher {
     fn checkpoint(&self, sequence: u64, bundle: &PoolBundle) -> Rotation {
         Rotation::new(&self.pool, sequence, bundle.bundle(), self.settings.gate.clone())
             .of_reading(self.readings)
-    }
-
-    fn check_shrink(&self, services: usize, allowed: Option<u64>) -> Result<(), Shrink> {
-        let (before, sequence) = match &self.base {
-            Base::Loaded(published, _) | Base::Own(published) => {
-                (Some(published.services), published.head.sequence)
-            }
-            Base::Damaged { sequence, .. } => (None, *sequence),
-            Base::Unknown | Base::Nothing { .. } => return Ok(()),
-        };
-        if allowed == Some(sequence) { Ok(()) } else { Shrink::check(&self.pool, before, services, sequence) }
     }
 
     /// Takes note of what came of a plan. After a failure its changes are part of the next plan.
@@ -354,7 +359,7 @@ impl Publisher {
         if self.next(bundle) == Next::Rest {
             return Ok(Outcome::Unchanged);
         }
-        match self.plan(bundle, None)? {
+        match self.plan(bundle) {
             Some(plan) => {
                 let result = plan.write(sink).await;
                 let outcome = self.settle(result, bundle)?;

@@ -1,6 +1,6 @@
 //! What comes of a publication.
 
-use super::Shrink;
+use crate::release::Shrink;
 use crate::sink::SinkError;
 
 /// Why nothing was published.

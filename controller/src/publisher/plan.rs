@@ -96,11 +96,11 @@ impl Plan {
             }
             On::Ruins { sequence, epoch, version } => (*sequence, *epoch, version.clone()),
         };
-        let sequence = before + 1;
+        let sequence = before.max(settings.above) + 1;
         let mut head = Head {
             format: FORMAT,
             min_applier: 1,
-            mode: bundle.options().mode,
+            mode: bundle.mode(),
             epoch: epoch.max(settings.epoch),
             sequence,
             digest: String::new(),
@@ -136,7 +136,7 @@ impl Plan {
     /// Makes it a delta, unless that would be too large.
     fn follow(&mut self, published: &Published, changes: Vec<Change>, recent: &Recent) -> bool {
         let from = published.head.sequence;
-        let delta = Delta { from, to: from + 1, previous: published.last_delta(), changes };
+        let delta = Delta { from, to: self.head.sequence, previous: published.last_delta(), changes };
         let bytes = delta.encode();
         let decodable = delta.changes.len() <= SURELY_DECODABLE || Delta::decode(&bytes).is_ok();
         if bytes.len() > self.limits.inline || !decodable {

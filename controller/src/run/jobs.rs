@@ -4,13 +4,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rulecast_bundle::{Bundle, Mode, Shape};
 use tokio::task::JoinError;
 use tokio::time::Instant;
 
 use super::{Controller, RunError, Summary};
 use crate::garbage::{self, Collected, Garbage, Named};
 use crate::publisher::{Found, Next, PublishError, Rotated, WriteError, Written, load};
-use crate::sink::{Sink, Version};
+use crate::release::{Recorded, RevisionError, Revisions};
+use crate::sink::{LastBundle, Sink, SinkError, Version};
 use crate::status::StatusWriter;
 
 /// A publication in flight is given this long when the process is told to end.
@@ -21,19 +23,39 @@ pub(super) enum Done {
     Loaded(PoolTask, Result<Found, PublishError>),
     Written(PoolTask, Instant, Option<Instant>, Result<Written, WriteError>),
     Rotated(PoolTask, Result<Rotated, PublishError>),
+    Revisions(PoolTask, Result<Revisions, RevisionError>),
+    ShapeRead(PoolTask, u64, Result<Arc<Shape>, RevisionError>),
+    ExactRead(PoolTask, u64, Result<(Mode, Arc<Bundle>), RevisionError>),
+    Recorded(PoolTask, Result<Recorded, PublishError>),
+    Noted(PoolTask, u64, Result<LastBundle, SinkError>),
+    Pruned(String, Vec<u64>),
     Collected(Garbage, Result<Collected, PublishError>),
     Reported(String, Result<(), String>),
 }
 
 /// For which pool a task works. Its number tells it from an earlier one of the same name.
 pub(super) struct PoolTask {
-    pool: String,
-    number: u64,
+    pub(super) pool: String,
+    pub(super) number: u64,
 }
 
 impl<S: Sink, W: StatusWriter> Controller<S, W> {
     /// Starts what is due for a pool.
     pub(super) fn step_pool(&mut self, name: &str) -> Result<(), RunError> {
+        let released = self.step_release(name);
+        self.step_wave(name);
+        if !released {
+            if let Some(state) = self.pools.get_mut(name) {
+                // Nothing waits to be published; what waits to go live is told elsewhere.
+                state.was_in_step = true;
+            }
+            return Ok(());
+        }
+        if self.options.once
+            && let Some(shrink) = self.pools.get(name).and_then(|state| state.release.shrink())
+        {
+            return Err(PublishError::from(shrink.clone()).into());
+        }
         let (Some(state), Some(bundle)) =
             (self.pools.get_mut(name), self.world.compiler_mut().pool_mut(name))
         else {
@@ -65,14 +87,13 @@ impl<S: Sink, W: StatusWriter> Controller<S, W> {
             }));
             return Ok(());
         }
-        let allowed = self.world.pools().get(name).and_then(|config| config.allow_shrink);
-        let Some(bundle) = self.world.compiler_mut().pool_mut(name) else { return Ok(()) };
-        match state.publisher.plan(bundle, allowed) {
-            Err(shrink) if self.options.once => return Err(PublishError::from(shrink).into()),
-            Err(shrink) => state.refuse(shrink, &self.metrics),
-            Ok(None) => state.rest(&self.metrics),
-            Ok(Some(plan)) => {
-                state.accept(&self.metrics);
+        state.release.plan(bundle);
+        match state.publisher.plan(bundle) {
+            None => {
+                state.release.not_published();
+                state.rest(&self.metrics);
+            }
+            Some(plan) => {
                 let (began, since) = (Instant::now(), state.since.take());
                 state.job = Some(self.jobs.spawn(async move {
                     let written = plan.write(&*sink).await;
@@ -94,6 +115,18 @@ impl<S: Sink, W: StatusWriter> Controller<S, W> {
     /// Takes note of what a task came to.
     fn finish(&mut self, done: Done) -> Result<(), RunError> {
         let (task, result) = match done {
+            Done::Pruned(pool, numbers) => {
+                tracing::debug!(pool, ?numbers, "old revisions are deleted");
+                return Ok(());
+            }
+            done @ (Done::Revisions(..)
+            | Done::ShapeRead(..)
+            | Done::ExactRead(..)
+            | Done::Recorded(..)
+            | Done::Noted(..)) => {
+                self.released(done);
+                return Ok(());
+            }
             Done::Reported(pool, result) => {
                 self.reports.written(&pool, result);
                 return Ok(());
@@ -120,7 +153,8 @@ impl<S: Sink, W: StatusWriter> Controller<S, W> {
             Done::Loaded(task, Ok(found)) => {
                 if let Some(state) = self.pools.get_mut(&task.pool).filter(|s| s.number == task.number) {
                     state.job = None;
-                    state.publisher.adopt(found);
+                    state.adopt(found);
+                    self.found_wave(&task.pool);
                 }
                 return Ok(());
             }
@@ -129,7 +163,7 @@ impl<S: Sink, W: StatusWriter> Controller<S, W> {
                 let bundle = self.world.compiler_mut().pool_mut(&task.pool);
                 let state = self.pools.get_mut(&task.pool).filter(|s| s.number == task.number);
                 let (Some(bundle), Some(state)) = (bundle, state) else { return Ok(()) };
-                let result = state.publisher.settle(written, bundle);
+                let result = state.settle(written, bundle, (self.options.clock)());
                 if result.is_err() {
                     // The change that waits longest is still the same.
                     state.since = since.or(state.since);

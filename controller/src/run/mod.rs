@@ -3,7 +3,9 @@
 mod jobs;
 mod options;
 mod pool;
+mod releases;
 mod reports;
+mod waves;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -147,7 +149,10 @@ impl<S: Sink, W: StatusWriter> Controller<S, W> {
         if leads {
             tracing::info!("leading: this process publishes");
             // Another one has published in the meantime.
-            self.pools.values_mut().for_each(|state| state.publisher.forget());
+            for (name, state) in &mut self.pools {
+                let config = self.world.pools().get(name);
+                state.forget(config.map_or(&[][..], |config| &config.releases));
+            }
         } else {
             tracing::warn!("no longer leading: another process publishes");
         }
@@ -208,7 +213,7 @@ impl<S: Sink, W: StatusWriter> Controller<S, W> {
         let since = self.since.take();
         let (world, metrics) = (&self.world, &self.metrics);
         self.pools.retain(|name, _| {
-            let known = world.pools().contains_key(name);
+            let known = world.pools().contains_key(name) || world.pool_of_wave(name).is_some();
             if !known {
                 // Its nodes run on with what they have; only its RuleBundle's owner may decide otherwise.
                 tracing::warn!(
@@ -223,7 +228,7 @@ impl<S: Sink, W: StatusWriter> Controller<S, W> {
             let interval = self.options.publish_interval.unwrap_or(config.publish_interval);
             let state = self.pools.entry(name.clone()).or_insert_with(|| {
                 self.number += 1;
-                PoolState::new(name, self.number, interval, &self.options, self.gate.clone())
+                PoolState::new(name, self.number, config, &self.options, self.gate.clone())
             });
             state.pace.set_interval(interval);
             state.publisher.set_epoch(config.epoch);
@@ -245,16 +250,24 @@ impl<S: Sink, W: StatusWriter> Controller<S, W> {
         if !self.world.is_synced() || !self.leading {
             return Instant::now() + IDLE;
         }
-        let pools = self.pools.iter().filter(|(_, state)| !state.busy() && state.refused.is_none());
+        let pools = self.pools.iter().filter(|(_, state)| !state.busy() && state.release.may_publish());
         let due = pools.filter_map(|(name, state)| {
             let bundle = self.world.compiler().pools().find(|(n, _)| n == name)?.1;
             (state.publisher.next(bundle) != Next::Rest).then(|| state.pace.next())
         });
-        due.chain([self.next_collection, self.reports.deadline()]).min().unwrap_or(self.next_collection)
+        let releases = self.pools.keys().filter_map(|name| self.release_deadline(name));
+        due.chain(releases)
+            .chain([self.next_collection, self.reports.deadline()])
+            .min()
+            .unwrap_or(self.next_collection)
     }
 
     /// Whether nothing is left to publish.
     fn is_done(&self) -> bool {
-        !self.world.is_dirty() && self.pools.values().all(|state| state.was_in_step && !state.busy())
+        let done = |state: &PoolState| {
+            let written_down = state.release.is_idle() || state.chores_from > Instant::now();
+            state.was_in_step && !state.busy() && written_down
+        };
+        !self.world.is_dirty() && self.pools.values().all(done)
     }
 }

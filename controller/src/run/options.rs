@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use k8s_openapi::jiff::Timestamp;
+
 use crate::publisher::{Limits, PublishError, Published};
 
 /// How the loop behaves.
@@ -16,6 +18,8 @@ pub struct RunOptions {
     pub allow_shrink: bool,
     /// When deltas go inline and checkpoints are due.
     pub limits: Limits,
+    /// What time it is, for people, and for the end of an exact replay.
+    pub clock: fn() -> Timestamp,
     /// How long chunks stay after the last head let go of them.
     pub keep_chunks: Duration,
 }
@@ -27,6 +31,7 @@ impl Default for RunOptions {
             publish_interval: None,
             allow_shrink: false,
             limits: Limits::default(),
+            clock: Timestamp::now,
             keep_chunks: Duration::from_mins(10),
         }
     }

@@ -2,12 +2,17 @@
 
 use std::time::Duration;
 
+use k8s_openapi::jiff::Timestamp;
+use rulecast_bundle::Shape;
+use rulecast_compiler::PoolBundle;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::RunOptions;
 use crate::metrics::Metrics;
-use crate::publisher::{Gate, Outcome, Pace, PublishError, Publisher, Rotated, Shrink};
+use crate::objects::PoolConfig;
+use crate::publisher::{Found, Gate, Outcome, Pace, PublishError, Publisher, Rotated, WriteError, Written};
+use crate::release::{Release, Soak};
 
 /// After a checkpoint could not be written.
 const ROTATE_AGAIN: Duration = Duration::from_secs(30);
@@ -24,7 +29,15 @@ pub(super) struct PoolState {
     pub(super) was_in_step: bool,
     /// When the oldest event came that is not published yet.
     pub(super) since: Option<Instant>,
-    pub(super) refused: Option<Shrink>,
+    pub(super) release: Release,
+    /// How the shape of the pool that this one follows does there.
+    pub(super) soak: Soak,
+    /// Revisions are being read.
+    pub(super) reading: bool,
+    /// When revisions may be read and written again.
+    pub(super) chores_from: Instant,
+    /// When the next shape that does not go live may be written down.
+    pub(super) next_wish: Instant,
     pub(super) error: Option<String>,
     /// When a checkpoint may be tried again that could not be written.
     rotate_from: Instant,
@@ -38,19 +51,26 @@ impl Drop for PoolState {
 }
 
 impl PoolState {
-    pub(super) fn new(name: &str, number: u64, interval: Duration, options: &RunOptions, gate: Gate) -> Self {
+    pub(super) fn new(
+        name: &str,
+        number: u64,
+        config: &PoolConfig,
+        options: &RunOptions,
+        gate: Gate,
+    ) -> Self {
         Self {
             number,
-            publisher: Publisher::new(name)
-                .limits(options.limits)
-                .allow_shrink(options.allow_shrink)
-                .gate(gate),
-            pace: Pace::new(interval),
+            publisher: Publisher::new(name).limits(options.limits).gate(gate.clone()),
+            pace: Pace::new(options.publish_interval.unwrap_or(config.publish_interval)),
+            release: Release::new(name, options.allow_shrink, gate, config.releases.clone()),
+            soak: Soak::default(),
+            reading: false,
+            chores_from: Instant::now(),
+            next_wish: Instant::now(),
             job: None,
             rotation: None,
             was_in_step: false,
             since: None,
-            refused: None,
             error: None,
             rotate_from: Instant::now(),
         }
@@ -66,10 +86,46 @@ impl PoolState {
         self.was_in_step = true;
         self.since = None;
         self.error = None;
-        self.accept(metrics);
         if let Some(published) = self.publisher.published() {
             metrics.in_force(self.publisher.pool(), published);
         }
+    }
+
+    /// What is published was read: it is what is live.
+    pub(super) fn adopt(&mut self, found: Found) {
+        self.publisher.adopt(found);
+        let found = self.publisher.found().map(|(published, replica)| {
+            (Shape::of(published.head.mode, replica.bundle()), published.services())
+        });
+        self.release.found(found, self.publisher.is_damaged());
+    }
+
+    /// A publication came to an end.
+    pub(super) fn settle(
+        &mut self,
+        written: Result<Written, WriteError>,
+        bundle: &mut PoolBundle,
+        now: Timestamp,
+    ) -> Result<Outcome, PublishError> {
+        let before = self.publisher.published().filter(|_| self.release.changes_shape()).cloned();
+        let result = self.publisher.settle(written, bundle);
+        match (&result, self.publisher.published()) {
+            (Ok(_), Some(published)) => {
+                self.release.published(before.as_ref(), published, now);
+            }
+            _ => self.release.not_published(),
+        }
+        if result.as_ref().is_err_and(PublishError::is_conflict) {
+            self.release.forget();
+        }
+        result
+    }
+
+    /// Another process has published: everything is read again.
+    pub(super) fn forget(&mut self, releases: &[rulecast_api::Release]) {
+        self.publisher.forget();
+        self.release.forget();
+        self.release.set_releases(releases.to_vec());
     }
 
     pub(super) fn may_rotate(&self) -> bool {
@@ -82,21 +138,6 @@ impl PoolState {
             let pool = self.publisher.pool();
             tracing::warn!(pool, %error, "a new checkpoint could not be written; it is tried again");
         }
-    }
-
-    pub(super) fn accept(&mut self, metrics: &Metrics) {
-        if self.refused.take().is_some() {
-            metrics.refused(self.publisher.pool(), false);
-        }
-    }
-
-    pub(super) fn refuse(&mut self, shrink: Shrink, metrics: &Metrics) {
-        metrics.refused(&shrink.pool, true);
-        // One by one they may go, and come back.
-        if self.refused.as_ref().is_none_or(|before| before.sequence != shrink.sequence) {
-            tracing::error!(reason = %shrink, "nothing is published");
-        }
-        self.refused = Some(shrink);
     }
 
     pub(super) fn succeed(

@@ -112,7 +112,7 @@ fn report(
         rejected: world.quarantined().get(&ObjectId::new(Kind::RulePool, name)).map(String::as_str),
         bundle: world.compiler().pools().find(|(n, _)| *n == name).map(|(_, bundle)| bundle),
         published: state.and_then(|state| state.publisher.published()),
-        refused: state.and_then(|state| state.refused.as_ref()),
+        released: state.zip(config).map(|(state, config)| state.release.told(&config.asked)),
         error: state.and_then(|state| state.error.as_deref()),
         quarantined: world.quarantined(),
     };

@@ -7,13 +7,13 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta};
-use kube::api::{DeleteParams, ListParams, PostParams};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, Resource, ResourceExt as _};
-use rulecast_api::{RuleBundle, RuleChunk, RuleChunkSpec};
+use rulecast_api::{RuleBundle, RuleChunk, RuleChunkSpec, RuleRevision, RuleRevisionSpec};
 use rulecast_bundle::{ChunkId, Head};
 use serde::{Deserialize, Serialize};
 
-use super::{ChunkKind, Sink, SinkError, Version};
+use super::{ChunkKind, LastBundle, Revision, Sink, SinkError, Version};
 use crate::source::explain;
 
 /// The label by which a pool's chunks are found.
@@ -36,13 +36,15 @@ struct HeadObject {
 pub struct ClusterSink {
     heads: Api<HeadObject>,
     chunks: Api<RuleChunk>,
+    revisions: Api<RuleRevision>,
 }
 
 impl ClusterSink {
     /// Publishes through this client.
     #[must_use]
     pub fn new(client: Client) -> Self {
-        Self { heads: Api::all(client.clone()), chunks: Api::all(client) }
+        let revisions = Api::all(client.clone());
+        Self { heads: Api::all(client.clone()), chunks: Api::all(client), revisions }
     }
 }
 
@@ -134,6 +136,14 @@ impl Sink for ClusterSink {
         }
     }
 
+    async fn delete_head(&self, pool: &str) -> Result<(), SinkError> {
+        let what = format!("deleting RuleBundle {pool}");
+        match patient(&what, self.heads.delete(pool, &DeleteParams::default())).await? {
+            Err(e) if code(&e) != 404 => Err(SinkError::failed(&what, explain(&e))),
+            _ => Ok(()),
+        }
+    }
+
     async fn list_pools(&self) -> Result<Vec<String>, SinkError> {
         let what = "listing RuleBundles";
         let list = patient(what, self.heads.list_metadata(&ListParams::default())).await?;
@@ -152,6 +162,50 @@ impl Sink for ClusterSink {
     async fn delete_chunk(&self, _: &str, id: ChunkId) -> Result<(), SinkError> {
         let what = format!("deleting RuleChunk {id}");
         match patient(&what, self.chunks.delete(&id.to_string(), &DeleteParams::default())).await? {
+            Err(e) if code(&e) != 404 => Err(SinkError::failed(&what, explain(&e))),
+            _ => Ok(()),
+        }
+    }
+
+    async fn list_revisions(&self, pool: &str) -> Result<Vec<Revision>, SinkError> {
+        let what = format!("listing the RuleRevisions of {pool}");
+        let params = ListParams::default().labels(&format!("{POOL_LABEL}={pool}"));
+        let list = patient(&what, self.revisions.list(&params)).await?;
+        let list = list.map_err(|e| SinkError::failed(&what, explain(&e)))?;
+        let stored = |object: RuleRevision| {
+            let last = object.status.and_then(|status| status.last_bundle);
+            Revision { spec: object.spec, last }
+        };
+        Ok(list.items.into_iter().map(stored).filter(|revision| revision.spec.pool == pool).collect())
+    }
+
+    async fn write_revision(&self, spec: &RuleRevisionSpec) -> Result<(), SinkError> {
+        let name = format!("{}-{}", spec.pool, spec.number);
+        let mut revision = RuleRevision::new(&name, spec.clone());
+        revision.labels_mut().insert(POOL_LABEL.to_owned(), spec.pool.clone());
+        let what = format!("writing RuleRevision {name}");
+        match patient(&what, self.revisions.create(&PostParams::default(), &revision)).await? {
+            Err(e) if code(&e) == 409 => Err(SinkError::Conflict(what)),
+            Err(e) => Err(SinkError::failed(&what, explain(&e))),
+            Ok(_) => Ok(()),
+        }
+    }
+
+    async fn write_last_bundle(&self, pool: &str, number: u64, last: &LastBundle) -> Result<(), SinkError> {
+        let name = format!("{pool}-{number}");
+        let what = format!("writing the status of RuleRevision {name}");
+        let patch = Patch::Merge(serde_json::json!({ "status": { "lastBundle": last } }));
+        match patient(&what, self.revisions.patch_status(&name, &PatchParams::default(), &patch)).await? {
+            // It was cleaned up: nobody can go back to it.
+            Err(e) if code(&e) != 404 => Err(SinkError::failed(&what, explain(&e))),
+            _ => Ok(()),
+        }
+    }
+
+    async fn delete_revision(&self, pool: &str, number: u64) -> Result<(), SinkError> {
+        let name = format!("{pool}-{number}");
+        let what = format!("deleting RuleRevision {name}");
+        match patient(&what, self.revisions.delete(&name, &DeleteParams::default())).await? {
             Err(e) if code(&e) != 404 => Err(SinkError::failed(&what, explain(&e))),
             _ => Ok(()),
         }

@@ -1,12 +1,15 @@
-//! A directory as sink: `POOL/head.json` and `POOL/chunks/NAME`, readable by a node applier, by people and by Git.
+//! A directory as sink: `POOL/head.json`, `POOL/chunks/NAME` and `POOL/revisions/NUMBER.json`, readable by a node applier, by
+//! people and by Git.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 
 use rulecast_bundle::{ChunkId, Digest, Head};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
-use super::{ChunkKind, Sink, SinkError, Version};
+use super::{ChunkKind, LastBundle, Revision, RuleRevisionSpec, Sink, SinkError, Version};
 
 /// Publishes into a directory.
 ///
@@ -21,6 +24,9 @@ pub struct DirectorySink {
 
 const HEAD: &str = "head.json";
 const CHUNKS: &str = "chunks";
+const REVISIONS: &str = "revisions";
+/// What files with a revision's last bundle end with.
+const LAST: &str = ".last.json";
 /// What files that are being written begin with.
 const TEMPORARY: &str = ".writing-";
 
@@ -55,6 +61,10 @@ impl DirectorySink {
 
     fn chunk_path(&self, pool: &str, id: ChunkId) -> PathBuf {
         self.root.join(pool).join(CHUNKS).join(id.to_string())
+    }
+
+    fn revision_path(&self, pool: &str, number: u64) -> PathBuf {
+        self.root.join(pool).join(REVISIONS).join(format!("{number}.json"))
     }
 
     fn head_bytes(&self, pool: &str) -> Result<Option<Vec<u8>>, SinkError> {
@@ -108,10 +118,13 @@ impl Sink for DirectorySink {
         if self.head_bytes(pool)?.map(|bytes| version(&bytes)).as_ref() != over {
             return Err(SinkError::Conflict(path.display().to_string()));
         }
-        let mut bytes = serde_json::to_vec_pretty(head).expect("a head is JSON");
-        bytes.push(b'\n');
+        let bytes = pretty(head);
         write(&path, &bytes)?;
         Ok(version(&bytes))
+    }
+
+    async fn delete_head(&self, pool: &str) -> Result<(), SinkError> {
+        remove(&self.head_path(pool))
     }
 
     async fn list_pools(&self) -> Result<Vec<String>, SinkError> {
@@ -126,8 +139,40 @@ impl Sink for DirectorySink {
 
     async fn delete_chunk(&self, pool: &str, id: ChunkId) -> Result<(), SinkError> {
         let path = self.chunk_path(pool, id);
-        let gone = found(fs::remove_file(&path));
-        gone.map(drop).map_err(|e| SinkError::failed(format!("deleting {}", path.display()), e))
+        remove(&path)
+    }
+
+    async fn list_revisions(&self, pool: &str) -> Result<Vec<Revision>, SinkError> {
+        let folder = self.root.join(pool).join(REVISIONS);
+        let mut revisions = Vec::new();
+        let number = |name: &String| name.strip_suffix(".json")?.parse::<u64>().ok();
+        for number in names(&folder)?.iter().filter_map(number) {
+            let Some(spec) = read::<RuleRevisionSpec>(&self.revision_path(pool, number))? else { continue };
+            let last = read(&folder.join(format!("{}{LAST}", spec.number)))?;
+            revisions.push(Revision { spec, last });
+        }
+        Ok(revisions)
+    }
+
+    async fn write_revision(&self, revision: &RuleRevisionSpec) -> Result<(), SinkError> {
+        let path = self.revision_path(&revision.pool, revision.number);
+        if path.exists() {
+            return Err(SinkError::Conflict(path.display().to_string()));
+        }
+        write(&path, &pretty(revision))
+    }
+
+    async fn write_last_bundle(&self, pool: &str, number: u64, last: &LastBundle) -> Result<(), SinkError> {
+        let folder = self.root.join(pool).join(REVISIONS);
+        if !self.revision_path(pool, number).exists() {
+            return Ok(());
+        }
+        write(&folder.join(format!("{number}{LAST}")), &pretty(last))
+    }
+
+    async fn delete_revision(&self, pool: &str, number: u64) -> Result<(), SinkError> {
+        remove(&self.revision_path(pool, number))?;
+        remove(&self.root.join(pool).join(REVISIONS).join(format!("{number}{LAST}")))
     }
 }
 
@@ -142,6 +187,25 @@ fn found<T>(result: io::Result<T>) -> io::Result<Option<T>> {
         Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
         Err(e) => Err(e),
     }
+}
+
+/// JSON that people and Git can read.
+fn pretty(value: &impl Serialize) -> Vec<u8> {
+    let mut bytes = serde_json::to_vec_pretty(value).expect("plain data");
+    bytes.push(b'\n');
+    bytes
+}
+
+/// A file's content; none: it is not there, or something else.
+fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, SinkError> {
+    let bytes = found(fs::read(path));
+    let bytes = bytes.map_err(|e| SinkError::failed(format!("reading {}", path.display()), e))?;
+    Ok(bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
+}
+
+fn remove(path: &Path) -> Result<(), SinkError> {
+    let gone = found(fs::remove_file(path));
+    gone.map(drop).map_err(|e| SinkError::failed(format!("deleting {}", path.display()), e))
 }
 
 fn names(folder: &Path) -> Result<Vec<String>, SinkError> {

@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rulecast_bundle::{ChunkId, Head};
 
-use super::{ChunkKind, Sink, SinkError, Version};
+use super::{ChunkKind, LastBundle, Revision, RuleRevisionSpec, Sink, SinkError, Version};
 
 /// What the next operations shall fail at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,6 +14,8 @@ pub enum Fault {
     Read,
     /// Writing chunks.
     WriteChunk,
+    /// Writing revisions.
+    WriteRevision,
     /// Writing heads, which are not written.
     WriteHead,
     /// The answer to writing a head, which is written.
@@ -29,6 +31,7 @@ struct State {
     heads: BTreeMap<String, (Head, u64)>,
     history: Vec<(String, Head)>,
     chunks: BTreeMap<(String, ChunkId), Vec<u8>>,
+    revisions: BTreeMap<(String, u64), Revision>,
     faults: Vec<Fault>,
 }
 
@@ -127,6 +130,11 @@ impl Sink for MemorySink {
         Ok(Version((known + 1).to_string()))
     }
 
+    async fn delete_head(&self, pool: &str) -> Result<(), SinkError> {
+        self.state().heads.remove(pool);
+        Ok(())
+    }
+
     async fn list_pools(&self) -> Result<Vec<String>, SinkError> {
         Ok(self.state().heads.keys().cloned().collect())
     }
@@ -137,6 +145,37 @@ impl Sink for MemorySink {
 
     async fn delete_chunk(&self, pool: &str, id: ChunkId) -> Result<(), SinkError> {
         self.state().chunks.remove(&(pool.to_owned(), id));
+        Ok(())
+    }
+
+    async fn list_revisions(&self, pool: &str) -> Result<Vec<Revision>, SinkError> {
+        let mut state = self.state();
+        state.fail(Fault::Read)?;
+        Ok(state.revisions.values().filter(|revision| revision.spec.pool == pool).cloned().collect())
+    }
+
+    async fn write_revision(&self, revision: &RuleRevisionSpec) -> Result<(), SinkError> {
+        let mut state = self.state();
+        state.fail(Fault::WriteRevision)?;
+        let key = (revision.pool.clone(), revision.number);
+        if state.revisions.contains_key(&key) {
+            return Err(SinkError::Conflict(format!("revision {}", revision.number)));
+        }
+        state.revisions.insert(key, Revision { spec: revision.clone(), last: None });
+        Ok(())
+    }
+
+    async fn write_last_bundle(&self, pool: &str, number: u64, last: &LastBundle) -> Result<(), SinkError> {
+        let mut state = self.state();
+        state.fail(Fault::WriteRevision)?;
+        if let Some(revision) = state.revisions.get_mut(&(pool.to_owned(), number)) {
+            revision.last = Some(last.clone());
+        }
+        Ok(())
+    }
+
+    async fn delete_revision(&self, pool: &str, number: u64) -> Result<(), SinkError> {
+        self.state().revisions.remove(&(pool.to_owned(), number));
         Ok(())
     }
 }

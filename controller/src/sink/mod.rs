@@ -11,11 +11,20 @@ use rulecast_bundle::{ChunkId, Head};
 pub use cluster::ClusterSink;
 pub use directory::DirectorySink;
 pub use memory::{Fault, MemorySink};
-pub use rulecast_api::ChunkKind;
+pub use rulecast_api::{ChunkKind, LastBundle, RuleRevisionSpec};
 
 /// Names the version of a head that was read or written; only its sink knows what is in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Version(pub String);
+
+/// A revision as it is stored.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Revision {
+    /// What was written.
+    pub spec: RuleRevisionSpec,
+    /// Its last bundle, if another shape has taken its place.
+    pub last: Option<LastBundle>,
+}
 
 /// Why a sink could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -80,6 +89,9 @@ pub trait Sink: Send + Sync + 'static {
         over: Option<&Version>,
     ) -> impl Future<Output = Result<Version, SinkError>> + Send;
 
+    /// Deletes a pool's head; one that is gone already is fine. Only of a bundle that no node needs any more.
+    fn delete_head(&self, pool: &str) -> impl Future<Output = Result<(), SinkError>> + Send;
+
     /// The pools that have a head, also those that nobody asks for any more.
     fn list_pools(&self) -> impl Future<Output = Result<Vec<String>, SinkError>> + Send;
 
@@ -88,4 +100,24 @@ pub trait Sink: Send + Sync + 'static {
 
     /// Deletes a chunk; one that is gone already is fine.
     fn delete_chunk(&self, pool: &str, id: ChunkId) -> impl Future<Output = Result<(), SinkError>> + Send;
+
+    /// A pool's revisions, in no order. What cannot be read as one is left out.
+    fn list_revisions(&self, pool: &str) -> impl Future<Output = Result<Vec<Revision>, SinkError>> + Send;
+
+    /// Writes a revision. That its number is taken is a conflict.
+    fn write_revision(
+        &self,
+        revision: &RuleRevisionSpec,
+    ) -> impl Future<Output = Result<(), SinkError>> + Send;
+
+    /// Notes the last bundle of a revision.
+    fn write_last_bundle(
+        &self,
+        pool: &str,
+        number: u64,
+        last: &LastBundle,
+    ) -> impl Future<Output = Result<(), SinkError>> + Send;
+
+    /// Deletes a revision; one that is gone already is fine.
+    fn delete_revision(&self, pool: &str, number: u64) -> impl Future<Output = Result<(), SinkError>> + Send;
 }

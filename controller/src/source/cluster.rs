@@ -17,8 +17,8 @@ use tokio::sync::mpsc;
 use super::{Event, Source};
 use crate::metrics::Metrics;
 use crate::objects::{
-    Convert, HEADLESS, Kind, ObjectId, PROXY_NAME, RawNode, RawPool, RawService, RawServiceCidr, RawSlice,
-    key,
+    Convert, HEADLESS, Kind, ObjectId, PROXY_NAME, RawNode, RawPool, RawReport, RawService, RawServiceCidr,
+    RawSlice, key,
 };
 
 const FIRST_RETRY: Duration = Duration::from_millis(500);
@@ -43,7 +43,7 @@ impl ClusterSource {
 
 impl Source for ClusterSource {
     async fn run(self, events: mpsc::Sender<Event>) {
-        const KINDS: usize = 5;
+        const KINDS: usize = 6;
         let watch = Watch { waiting: Arc::new(AtomicUsize::new(KINDS)), events, metrics: self.metrics };
         let config = watcher::Config::default;
         let others = format!("!{PROXY_NAME}");
@@ -52,6 +52,7 @@ impl Source for ClusterSource {
         tokio::join!(
             watch.clone().kind::<RawPool>(Api::all(client()), config()),
             watch.clone().kind::<RawServiceCidr>(Api::all(client()), config()),
+            watch.clone().kind::<RawReport>(Api::all(client()), config()),
             watch.clone().kind::<RawNode>(Api::all(client()), config()),
             watch.clone().kind::<RawService>(Api::all(client()), config().labels(&others)),
             watch.clone().kind::<RawSlice>(Api::all(client()), config().labels(&headless)),
@@ -87,8 +88,8 @@ impl Watch {
                     failures = 0;
                     self.take(event, &mut known).await
                 }
-                // Before Kubernetes 1.33 there are no ServiceCIDRs: that is the same as none.
-                Err(error) if K::KIND == Kind::ServiceCidr && is_missing(&error) => {
+                // Before Kubernetes 1.33 there are no ServiceCIDRs: that is the same as none. Without RuleNodes nothing is promoted.
+                Err(error) if matches!(K::KIND, Kind::ServiceCidr | Kind::RuleNode) && is_missing(&error) => {
                     let listed = self.listed(&mut known).await;
                     tokio::time::sleep(UNKNOWN_KIND).await;
                     listed

@@ -11,7 +11,6 @@ use tokio::time::Instant;
 
 use super::tree::{Tree, is_hidden, is_manifest};
 use super::{Event, Source};
-use crate::world::World;
 
 /// After a change further ones are gathered for this long.
 const GATHER: Duration = Duration::from_millis(20);
@@ -41,19 +40,7 @@ pub enum DirectoryError {
     },
 }
 
-/// Reads a directory of manifests once and compiles it. What could not be used is in [`World::quarantined`].
-pub fn load_directory(root: &Path) -> Result<World, DirectoryError> {
-    check(root)?;
-    let mut world = World::default().with_default_pool();
-    for event in Tree::new(root.to_owned()).refresh(None) {
-        world.apply(event);
-    }
-    world.apply(Event::Synced);
-    world.compile();
-    Ok(world)
-}
-
-fn check(root: &Path) -> Result<(), DirectoryError> {
+pub(super) fn check(root: &Path) -> Result<(), DirectoryError> {
     let unreadable = |error| DirectoryError::Unreadable { path: root.to_owned(), error };
     std::fs::read_dir(root).map(drop).map_err(unreadable)
 }

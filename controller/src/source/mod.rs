@@ -2,14 +2,17 @@
 
 mod cluster;
 mod directory;
+mod load;
 mod tree;
 
 use tokio::sync::mpsc;
 
 use crate::objects::{Object, ObjectId};
 
+pub use crate::objects::Extent;
 pub use cluster::ClusterSource;
-pub use directory::{DirectoryError, DirectorySource, load_directory};
+pub use directory::{DirectoryError, DirectorySource};
+pub use load::{LoadOptions, load_directories, load_directory};
 pub(crate) use rulecast_connect::explain;
 pub use rulecast_connect::{ClientError, ClusterOptions, connect};
 

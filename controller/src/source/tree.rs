@@ -178,7 +178,7 @@ impl Tree {
 
 /// A folder's manifests and its folders. Links to files are followed, as mounted ConfigMaps need it; those to folders are
 /// not, as they may go round in circles.
-fn list(folder: &Path) -> io::Result<(Vec<PathBuf>, Vec<PathBuf>)> {
+pub(super) fn list(folder: &Path) -> io::Result<(Vec<PathBuf>, Vec<PathBuf>)> {
     let (mut files, mut folders) = (Vec::new(), Vec::new());
     for entry in fs::read_dir(folder)? {
         let entry = entry?;

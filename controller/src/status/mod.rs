@@ -12,7 +12,8 @@ use rulecast_api::{MAX_QUARANTINED, QuarantinedService, RulePoolStatus};
 use rulecast_compiler::PoolBundle;
 
 use crate::objects::{Kind, ObjectId};
-use crate::publisher::{Published, Shrink};
+use crate::publisher::Published;
+use crate::release::Released;
 
 pub(crate) use limits::{Use, uses};
 pub(crate) use notice::notices;
@@ -29,7 +30,7 @@ pub(crate) struct Report<'a> {
     pub(crate) rejected: Option<&'a str>,
     pub(crate) bundle: Option<&'a PoolBundle>,
     pub(crate) published: Option<&'a Published>,
-    pub(crate) refused: Option<&'a Shrink>,
+    pub(crate) released: Option<Released>,
     pub(crate) error: Option<&'a str>,
     pub(crate) quarantined: &'a BTreeMap<ObjectId, String>,
 }
@@ -41,16 +42,17 @@ impl Report<'_> {
         quarantined.truncate(MAX_QUARANTINED);
         let stats = self.bundle.map(PoolBundle::stats).unwrap_or_default();
         let head = self.published.map(|published| &published.head);
+        let released = self.released.clone().unwrap_or_default();
         RulePoolStatus {
             observed_generation: self.generation,
             conditions: self.conditions(),
             sequence: head.map_or(0, |head| head.sequence),
             epoch: head.map_or(0, |head| head.epoch),
             digest: head.map(|head| head.digest.clone()),
-            revision: None,
-            shape: None,
-            pending: None,
-            releases: Vec::new(),
+            revision: released.revision,
+            shape: released.shape,
+            pending: released.pending,
+            releases: released.releases,
             services: count(stats.services),
             endpoints: count(stats.endpoints),
             groups: count(stats.groups),
@@ -64,24 +66,33 @@ impl Report<'_> {
     fn conditions(&self) -> Vec<Condition> {
         let accepted = match self.rejected {
             Some(problem) => (false, "Invalid", problem.to_owned()),
-            None => (true, "Accepted", String::new()),
+            None => match self.released.as_ref().and_then(|released| released.problem.clone()) {
+                Some((reason, problem)) => (false, reason, problem),
+                None => (true, "Accepted", String::new()),
+            },
         };
         let synced = if self.synced {
             (true, "AllInputsRead", String::new())
         } else {
             (false, "ReadingInputs", "not everything has been listed yet".to_owned())
         };
-        let ready = if let Some(shrink) = self.refused {
-            (false, "ShrinkRefused", shrink.to_string())
+        let released = self.released.as_ref();
+        let ready = if let Some(shrink) = released.and_then(|released| released.shrink.clone()) {
+            (false, "ShrinkRefused", shrink)
         } else if let Some(error) = self.error {
             (false, "PublishFailed", error.to_owned())
         } else if let Some(published) = self.published {
             (true, "Published", format!("{} Services are served", published.services()))
+        } else if let Some(pending) = released.and_then(|released| released.pending.as_ref()) {
+            (false, "NothingReleased", pending.message.clone())
         } else {
             (false, "NotPublished", "nothing has been published yet".to_owned())
         };
+        let releases = released.map(|released| released.conditions.clone()).unwrap_or_default();
+        let releases = releases.into_iter().map(|(kind, reason, message)| (kind, (true, reason, message)));
         [("Ready", ready), ("Synced", synced), ("Accepted", accepted)]
             .into_iter()
+            .chain(releases)
             .chain(self.external_ips().map(|ignored| ("ExternalIPsServed", ignored)))
             .chain(self.near_limits().map(|near| ("WithinLimits", near)))
             .map(|(kind, (holds, reason, message))| self.condition(kind, holds, reason, &message))
@@ -164,7 +175,15 @@ pub(crate) fn is_urgent(before: &RulePoolStatus, after: &RulePoolStatus) -> bool
     let gist = |status: &RulePoolStatus| {
         let conditions: Vec<_> =
             status.conditions.iter().map(|c| (c.type_.clone(), c.status.clone(), c.reason.clone())).collect();
-        (conditions, status.observed_generation, status.quarantined.clone(), status.quarantined_count)
+        let pending = status.pending.as_ref().map(|pending| (pending.digest.clone(), pending.revision));
+        let releases = (status.revision, pending, status.releases.len());
+        (
+            conditions,
+            status.observed_generation,
+            status.quarantined.clone(),
+            status.quarantined_count,
+            releases,
+        )
     };
     gist(before) != gist(after)
 }

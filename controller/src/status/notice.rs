@@ -45,6 +45,7 @@ pub(crate) fn notices(before: Option<&RulePoolStatus>, after: &RulePoolStatus) -
             message: condition.message.clone(),
         });
     }
+    notices.extend(releases(before, after));
     let known = |service: &str, reason: &str| {
         before.is_some_and(|s| s.quarantined.iter().any(|q| q.service == service && q.reason == reason))
     };
@@ -58,6 +59,38 @@ pub(crate) fn notices(before: Option<&RulePoolStatus>, after: &RulePoolStatus) -
             quarantined.message
         ),
     }));
+    notices
+}
+
+/// The conditions that are there only while somebody, or something, keeps new shapes from going live.
+const RELEASES: [&str; 5] = ["Held", "HeldByRollback", "ExactReplay", "PendingApproval", "Promoting"];
+
+/// What began and what ended of these. A message that changes is news where it names another shape.
+fn releases(before: Option<&RulePoolStatus>, after: &RulePoolStatus) -> Vec<Notice> {
+    let find = |status: Option<&RulePoolStatus>, kind: &str| {
+        status.and_then(|status| status.conditions.iter().find(|c| c.type_ == kind)).cloned()
+    };
+    let shape = |status: Option<&RulePoolStatus>| Some(status?.pending.as_ref()?.digest.clone());
+    let mut notices = Vec::new();
+    for kind in RELEASES {
+        let (earlier, now) = (find(before, kind), find(Some(after), kind));
+        let same = earlier.is_some() && (kind != "PendingApproval" || shape(before) == shape(Some(after)));
+        match (now, earlier) {
+            (Some(now), _) if !same => notices.push(Notice {
+                about: About::Pool,
+                warning: kind != "Promoting",
+                reason: now.reason,
+                message: now.message,
+            }),
+            (None, Some(earlier)) => notices.push(Notice {
+                about: About::Pool,
+                warning: false,
+                reason: format!("{kind}Ended"),
+                message: format!("since {}: {}", earlier.last_transition_time.0, earlier.message),
+            }),
+            _ => {}
+        }
+    }
     notices
 }
 

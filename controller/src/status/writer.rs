@@ -107,8 +107,17 @@ impl ClusterStatus {
 impl StatusWriter for ClusterStatus {
     async fn write(&self, pool: &str, status: &RulePoolStatus, notices: &[Notice]) -> Result<(), String> {
         let mut status = serde_json::to_value(status).map_err(|e| e.to_string())?;
-        // What is left out of a merge patch stays, so what is empty has to be said. The revision is not ours.
-        for field in ["conditions", "quarantined", "digest", "observedGeneration"] {
+        // What is left out of a merge patch stays, so what is empty has to be said.
+        for field in [
+            "conditions",
+            "quarantined",
+            "digest",
+            "observedGeneration",
+            "revision",
+            "shape",
+            "pending",
+            "releases",
+        ] {
             if status.get(field).is_none() {
                 status[field] = Value::Null;
             }

@@ -69,7 +69,7 @@ async fn a_checkpoint_is_written_while_versions_go_out() {
             round += 1;
             apply(&mut world, [endpoints(u16::from(round % 7), [round])]);
             let bundle = world.compiler_mut().pool_mut(POOL).unwrap();
-            let plan = publisher.plan(bundle, None).unwrap().expect("a change");
+            let plan = publisher.plan(bundle).expect("a change");
             let written = plan.write(&sink).await;
             publisher.settle(written, bundle).unwrap();
             if let Some(rotation) = publisher.rotation(bundle) {
@@ -106,7 +106,7 @@ async fn a_checkpoint_of_what_somebody_else_replaced_is_not_used() {
     for round in 1..3 {
         apply(&mut world, [endpoints(1, [round])]);
         let bundle = world.compiler_mut().pool_mut(POOL).unwrap();
-        let plan = publisher.plan(bundle, None).unwrap().expect("a change");
+        let plan = publisher.plan(bundle).expect("a change");
         let written = plan.write(&sink).await;
         publisher.settle(written, bundle).unwrap();
     }

@@ -3,6 +3,7 @@
 use rulecast_bundle::{CatchUp, ChunkId, Digest, Head, Replica};
 use rulecast_compiler::model::{Endpoint, Service, ServicePort, Slice, SlicePort};
 use rulecast_controller::objects::{Content, Kind, Object, ObjectId, PoolConfig};
+use rulecast_controller::release::NodeReport;
 use rulecast_controller::sink::{Sink, SinkError};
 use rulecast_controller::source::Event;
 use rulecast_controller::world::World;
@@ -15,9 +16,13 @@ fn object(kind: Kind, name: String, content: Content) -> Event {
 
 /// Service number `n`, with one port.
 pub(crate) fn service(n: u16) -> Event {
+    service_at(n, 80)
+}
+
+/// The same at another port.
+pub(crate) fn service_at(n: u16, port: u16) -> Event {
     let [hi, lo] = n.to_be_bytes();
-    let port =
-        ServicePort { name: String::new(), proto: rulecast_bundle::Proto::Tcp, port: 80, node_port: None };
+    let port = ServicePort { name: String::new(), proto: rulecast_bundle::Proto::Tcp, port, node_port: None };
     let service =
         Service { cluster_ips: vec![[10, 96, hi, lo].into()], ports: vec![port], ..Service::default() };
     object(Kind::Service, format!("test/s{n}"), Content::Service(service))
@@ -37,7 +42,22 @@ pub(crate) fn endpoints(n: u16, hosts: impl IntoIterator<Item = u8>) -> Event {
 }
 
 pub(crate) fn pool(config: PoolConfig) -> Event {
-    object(Kind::RulePool, POOL.to_owned(), Content::Pool(Box::new(config)))
+    pool_named(POOL, config)
+}
+
+pub(crate) fn pool_named(name: &str, config: PoolConfig) -> Event {
+    object(Kind::RulePool, name.to_owned(), Content::Pool(Box::new(config)))
+}
+
+/// A node says what it runs.
+pub(crate) fn report(node: &str, pool: &str, sequence: u64, error: Option<&str>) -> Event {
+    let report = NodeReport {
+        pool: pool.to_owned(),
+        position: (0, sequence),
+        error: error.map(ToOwned::to_owned),
+        ..NodeReport::default()
+    };
+    object(Kind::RuleNode, node.to_owned(), Content::Report(report))
 }
 
 /// A compiled world with that many Services of two endpoints each.
@@ -63,11 +83,16 @@ pub(crate) fn compiled(world: &World) -> Digest {
 }
 
 /// A node's copy.
-pub(crate) struct Follower(Replica);
+pub(crate) struct Follower(Replica, String);
 
 impl Follower {
     pub(crate) fn new() -> Self {
-        Self(Replica::new(POOL, rulecast_bundle::Mode::Nftables))
+        Self::of(POOL)
+    }
+
+    /// Of the bundle with this name.
+    pub(crate) fn of(pool: &str) -> Self {
+        Self(Replica::new(pool, rulecast_bundle::Mode::Nftables), pool.to_owned())
     }
 
     /// The chunks that a new node reads.
@@ -84,7 +109,7 @@ impl Follower {
 
     /// Takes what is published. Counts the chunks it had to read.
     pub(crate) async fn follow<S: Sink>(&mut self, sink: &S) -> usize {
-        let (head, _) = sink.read_head(POOL).await.unwrap().expect("a head");
+        let (head, _) = sink.read_head(&self.1).await.unwrap().expect("a head");
         self.take(sink, head).await.unwrap()
     }
 
@@ -93,7 +118,7 @@ impl Follower {
         let mut catch_up = CatchUp::new(&head, have).unwrap();
         let mut read = 0;
         while let Some(id) = catch_up.need() {
-            catch_up.supply(sink.read_chunk(POOL, id).await?).unwrap();
+            catch_up.supply(sink.read_chunk(&self.1, id).await?).unwrap();
             read += 1;
         }
         self.0.advance(head, catch_up.finish().unwrap()).unwrap();
@@ -102,6 +127,10 @@ impl Follower {
 
     pub(crate) fn refuses(&self, head: &Head) -> bool {
         self.0.admit(head).is_err()
+    }
+
+    pub(crate) fn bundle(&self) -> &rulecast_bundle::Bundle {
+        self.0.bundle()
     }
 
     pub(crate) fn root(&self) -> Digest {

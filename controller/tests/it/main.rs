@@ -4,4 +4,6 @@ mod catching_up;
 mod common;
 mod directories;
 mod publisher;
+mod releases;
+mod rig;
 mod running;

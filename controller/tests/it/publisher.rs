@@ -261,37 +261,6 @@ async fn damage_is_replaced_by_a_checkpoint_with_a_higher_sequence() {
 }
 
 #[tokio::test]
-async fn a_bundle_that_lost_its_services_is_refused() {
-    let (sink, mut world) = (MemorySink::default(), world(20));
-    let mut publisher = Publisher::new(POOL);
-    publish(&mut publisher, &sink, &mut world).await.unwrap();
-    apply(&mut world, (0..5).map(no_service));
-    let Err(PublishError::Shrink(shrink)) = publish(&mut publisher, &sink, &mut world).await else {
-        panic!()
-    };
-    assert_eq!((shrink.before, shrink.after, shrink.sequence), (Some(20), 15, 1));
-    // Also after a restart, when only the published bundle tells how many there were.
-    let mut restarted = Publisher::new(POOL);
-    assert!(matches!(publish(&mut restarted, &sink, &mut world).await, Err(PublishError::Shrink(_))));
-    assert_eq!(sink.history(POOL).len(), 1);
-    // Nothing was lost by refusing: when it is allowed, everything comes.
-    let mut allowed = Publisher::new(POOL).allow_shrink(true);
-    publish(&mut allowed, &sink, &mut world).await.unwrap();
-    check(&sink, &world, &mut Follower::new()).await;
-
-    // The annotation allows one publication on top of the sequence it names, and is used up by it.
-    let mut publisher = Publisher::new(POOL);
-    publish(&mut publisher, &sink, &mut world).await.unwrap();
-    apply(&mut world, (5..20).map(no_service));
-    let bundle = world.compiler_mut().pool_mut(POOL).unwrap();
-    assert!(publisher.plan(bundle, Some(1)).is_err());
-    let plan = publisher.plan(bundle, Some(2)).unwrap().expect("a plan");
-    let written = plan.write(&sink).await;
-    publisher.settle(written, bundle).unwrap();
-    check(&sink, &world, &mut Follower::new()).await;
-}
-
-#[tokio::test]
 async fn a_pool_that_changes_its_options_is_published() {
     let (sink, mut world) = (MemorySink::default(), world(2));
     let mut publisher = Publisher::new(POOL);

@@ -38,7 +38,9 @@ pub use node::{NodeError, NodeHold, RuleNode, RuleNodeSpec, RuleNodeStatus};
 pub use options::{Conntrack, DetectLocal, DetectLocalMode, Ipvs, PoolOptions};
 pub use pool::{Approval, Approved, ExactReplay, Promotion, RulePool, RulePoolSpec, Waves};
 pub use pool_status::{MAX_QUARANTINED, MAX_RELEASES, Pending, QuarantinedService, Release, RulePoolStatus};
-pub use revision::{Before, MAX_CHUNKS, MAX_LINES, Origin, RuleRevision, RuleRevisionSpec};
+pub use revision::{
+    LastBundle, MAX_CHUNKS, MAX_LINES, Origin, RuleRevision, RuleRevisionSpec, RuleRevisionStatus,
+};
 pub use schema::MAX_COUNTER;
 #[cfg(any(test, feature = "crdgen"))]
 pub use yaml::yaml;

@@ -24,6 +24,7 @@ pub const MAX_CHUNKS: usize = 256;
     shortname = "rrev",
     category = "rulecast",
     derive = "PartialEq",
+    status = "RuleRevisionStatus",
     doc = "RuleRevision is one immutable shape of a pool's rules. Only the controller writes and deletes it; one that \
            is live, pinned or some node's last good one is never deleted.",
     printcolumn(name = "Pool", type_ = "string", json_path = ".spec.pool"),
@@ -70,10 +71,6 @@ pub struct RuleRevisionSpec {
     /// The pool and revision it was promoted from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<Origin>,
-    /// The last bundle that was published before this revision went live, for an exact replay. Left out when it did not go
-    /// live at once.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub before: Option<Before>,
     /// The RuleChunks that hold the shape, in order: an index, the chunks it lists, and the changes since.
     #[schemars(length(min = 1, max = MAX_CHUNKS), inner(length(max = 32), regex(pattern = CHUNK_NAME)))]
     pub chunks: Vec<String>,
@@ -95,14 +92,20 @@ pub struct Origin {
     pub revision: Option<u64>,
 }
 
+/// What became of a revision.
+#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase", default)]
+pub struct RuleRevisionStatus {
+    /// The last bundle that was published with this shape, endpoints included: what an exact replay brings back. Left out as
+    /// long as another shape has not taken its place.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_bundle: Option<LastBundle>,
+}
+
 /// A bundle as it was published, endpoints included.
 #[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
-pub struct Before {
-    /// The number of the RuleRevision that was live.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = MAX_COUNTER))]
-    pub revision: Option<u64>,
+pub struct LastBundle {
     /// The bundle's sequence.
     #[schemars(range(max = MAX_COUNTER))]
     pub sequence: u64,

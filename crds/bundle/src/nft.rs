@@ -11,6 +11,8 @@ use std::net::IpAddr;
 
 use crate::Name;
 
+pub mod text;
+
 /// The address family of a table: `ip` or `ip6`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Family {

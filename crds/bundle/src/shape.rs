@@ -4,8 +4,9 @@
 //! checks. Membership is the rest: which endpoints are usable now, and what is known of nodes. A shape has no endpoint in
 //! it, so going back to an older one cannot bring back an endpoint that is gone.
 
+use crate::frame::Decoder;
 use crate::record::{Empty, Group, Key, Value};
-use crate::{Bundle, Change, Digest, MisfitError, Mode};
+use crate::{Bundle, Change, Checkpoint, DecodeError, Delta, Digest, Index, MisfitError, Mode};
 
 impl Key {
     /// Whether the record is part of the shape.
@@ -58,6 +59,39 @@ impl Shape {
         let only_shape =
             records.iter().all(|(key, value)| key.is_shape() && value.clone().into_shape() == value);
         only_shape.then_some(Self { mode, records })
+    }
+
+    /// From a RuleRevision's chunks: an index, the pieces that it lists, and deltas. Whether the digest is the revision's is
+    /// for the caller to check.
+    pub fn from_chunks(mode: Mode, chunks: &[Vec<u8>]) -> Result<Self, DecodeError> {
+        let (index, rest) = chunks.split_first().ok_or(DecodeError::Damaged("a revision without chunks"))?;
+        let index = Index::decode(index)?;
+        let (base, deltas) =
+            rest.split_at_checked(index.chunks.len()).ok_or(DecodeError::Damaged("a revision's chunks"))?;
+        let raw = Checkpoint::frame(&index, base)?;
+        let mut records = Bundle::load(Decoder::new(&raw)?)?;
+        for delta in deltas {
+            let delta = Delta::decode(delta)?;
+            let _final = records.follow(&delta).map_err(|_| DecodeError::Damaged("a revision's changes"))?;
+        }
+        Self::from_records(mode, records).ok_or(DecodeError::NotCanonical("a shape, which has members,"))
+    }
+
+    /// How many Services there are in it.
+    #[must_use]
+    pub fn services(&self) -> usize {
+        let mut owners: Vec<String> = Vec::new();
+        for (_, value) in self.records.iter() {
+            if let Some(owner) = value.owner() {
+                // Records of a Service mostly follow each other.
+                if owners.last().is_none_or(|last| last != owner) {
+                    owners.push(owner.to_owned());
+                }
+            }
+        }
+        owners.sort_unstable();
+        owners.dedup();
+        owners.len()
     }
 
     /// Applies changes of shape records, all or none.

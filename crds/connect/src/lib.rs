@@ -79,7 +79,8 @@ pub async fn connect(options: &ClusterOptions) -> Result<Client, ClientError> {
     Ok(ClientBuilder::new(service, config.default_namespace).build())
 }
 
-async fn config(options: &ClusterOptions) -> Result<Config, ClientError> {
+/// What [`connect`] goes by: the server's address, and as whom.
+pub async fn config(options: &ClusterOptions) -> Result<Config, ClientError> {
     let ClusterOptions { kubeconfig, context } = options;
     if kubeconfig.is_none() && context.is_none() {
         return Ok(Config::infer().await?);

@@ -8,6 +8,7 @@ use rulecast_bundle::nft::{Affinity, Remember, Rule, SetDef, Statement};
 use rulecast_netlink::{Batch, Params};
 
 use super::layout::Layout;
+use super::out::Out;
 use super::target::{Chain, PortId};
 use crate::backend::BackendError;
 
@@ -35,7 +36,7 @@ impl Chains {
     /// Sees to it that a chain is there.
     pub(super) fn require(
         &mut self,
-        batch: &mut Batch,
+        out: &mut impl Out,
         layout: &Layout,
         chain: Chain,
     ) -> Result<(), BackendError> {
@@ -48,13 +49,13 @@ impl Chains {
                     for members in first..first + BLOCK {
                         let one = Chain::Pick { lane, members };
                         if self.picks.insert(one) {
-                            batch.add_chain(layout.family, name(layout, one)?.as_str(), None);
-                            add_rules(batch, layout, one, members)?;
+                            out.add_chain(layout.family, name(layout, one)?.as_str(), None);
+                            add_rules(out, layout, one, members)?;
                         }
                     }
                 }
             }
-            Chain::Remember { .. } => self.require_own(batch, layout, chain, 1)?,
+            Chain::Remember { .. } => self.require_own(out, layout, chain, 1)?,
         }
         Ok(())
     }
@@ -62,24 +63,24 @@ impl Chains {
     /// Sees to it that a chain that looks up clients is there, and picks from so many members otherwise.
     pub(super) fn require_sticky(
         &mut self,
-        batch: &mut Batch,
+        out: &mut impl Out,
         layout: &Layout,
         chain: Chain,
         members: u32,
     ) -> Result<(), BackendError> {
-        let Chain::Sticky { lane, .. } = chain else { return self.require(batch, layout, chain) };
+        let Chain::Sticky { lane, .. } = chain else { return self.require(out, layout, chain) };
         let (rules, sets) = layout.lane(lane)?;
         if rules.affinity.is_none() {
             // Served as one without.
             return Ok(());
         }
-        self.require(batch, layout, Chain::Pick { lane: sets.chains_of, members })?;
-        self.require_own(batch, layout, chain, members)
+        self.require(out, layout, Chain::Pick { lane: sets.chains_of, members })?;
+        self.require_own(out, layout, chain, members)
     }
 
     fn require_own(
         &mut self,
-        batch: &mut Batch,
+        out: &mut impl Out,
         layout: &Layout,
         chain: Chain,
         members: u32,
@@ -92,16 +93,16 @@ impl Chains {
             None => {
                 for map in maps(layout, chain)? {
                     if own.maps.insert(map.name.clone()) {
-                        batch.add_set(layout.family, &map);
+                        out.add_set(layout.family, &map);
                     }
                 }
-                batch.add_chain(layout.family, name(layout, chain)?.as_str(), None);
+                out.add_chain(layout.family, name(layout, chain)?.as_str(), None);
             }
             Some(known) if !sticky || *known == members => return Ok(()),
-            Some(_) => batch.flush_chain(layout.family, name(layout, chain)?.as_str()),
+            Some(_) => out.flush_chain(layout.family, name(layout, chain)?.as_str()),
         }
         own.chains.insert(chain, members);
-        add_rules(batch, layout, chain, members)
+        add_rules(out, layout, chain, members)
     }
 
     /// The map of a Service port that is there, by what the ruleset calls it.
@@ -183,15 +184,15 @@ pub(super) fn looked_up(layout: &Layout, chain: Chain) -> Result<Vec<Name>, Back
     Ok(maps(layout, chain)?.into_iter().map(|map| map.name).collect())
 }
 
-fn add_rules(batch: &mut Batch, layout: &Layout, chain: Chain, members: u32) -> Result<(), BackendError> {
+fn add_rules(out: &mut impl Out, layout: &Layout, chain: Chain, members: u32) -> Result<(), BackendError> {
     let (rules, params) = template(layout, chain)?;
     let chain_name = name(layout, chain)?;
     for rule in rules {
         match chain.port() {
-            None => batch.add_rule(layout.family, chain_name.as_str(), rule, params),
+            None => out.add_rule(layout.family, chain_name.as_str(), rule, params),
             Some(port) => {
                 let rule = for_port(layout, rule, chain, port, members)?;
-                batch.add_rule(layout.family, chain_name.as_str(), &rule, params);
+                out.add_rule(layout.family, chain_name.as_str(), &rule, params);
             }
         }
     }

@@ -7,6 +7,7 @@ use rulecast_bundle::nft::Family;
 use rulecast_bundle::{Name, Part};
 use rulecast_netlink::{Batch, Key, Value};
 
+use super::out::Out;
 use crate::view::{Touched, View};
 
 /// How many elements each static set has.
@@ -31,10 +32,10 @@ pub(super) fn update(batch: &mut Batch, family: Family, touched: &Touched) {
 }
 
 /// Adds an element of a static set.
-pub(super) fn add(batch: &mut Batch, family: Family, set: &Name, parts: &[Part]) {
+pub(super) fn add(out: &mut impl Out, family: Family, set: &Name, parts: &[Part]) {
     match range(parts) {
-        (from, Some(to)) => batch.add_range(family, set.as_str(), &from, &to),
-        (key, None) => batch.add_element(family, set.as_str(), &key, Value::None),
+        (from, Some(to)) => out.add_range(family, set.as_str(), &from, &to),
+        (key, None) => out.add_element(family, set.as_str(), &key, Value::None),
     }
 }
 

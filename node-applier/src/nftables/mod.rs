@@ -8,10 +8,12 @@ mod chains;
 mod fixed;
 mod layout;
 mod numbering;
+mod out;
 mod rebuild;
 mod sources;
 mod table;
 mod target;
+pub mod text;
 mod update;
 mod verify;
 

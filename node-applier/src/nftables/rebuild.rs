@@ -7,6 +7,7 @@ use rulecast_bundle::nft::{Family, Field, Rule, SetDef, Statement};
 use rulecast_netlink::{Batch, Connection, Key, Params, Value};
 
 use super::layout::{Layout, SetId, Subject, endpoint_data};
+use super::out::Out;
 use super::table::Table;
 use super::target::{Content, Installed, PortId};
 use super::update::add;
@@ -27,44 +28,62 @@ pub(super) fn rebuild(
     family: Family,
     node_addrs: &[IpAddr],
 ) -> Result<Option<(Table, BTreeSet<PortId>)>, BackendError> {
-    let layout = view.rules(family).map(|rules| Layout::new(family, rules)).transpose()?;
-    let Some(layout) = layout else {
+    let Some((mut table, elements)) = resolve(view, family)? else {
         if connection.table_exists(family)? {
             batch.delete_table(family);
         }
         return Ok(None);
     };
-    let mut table = Table::new(layout);
+    let kept = clear(batch, connection, &table.layout, &elements)?;
+    write(batch, &mut table, elements, view, node_addrs)?;
+    Ok(Some((table, kept)))
+}
+
+/// The table that a family is to have, with no number given to any member before; none: it has no table.
+pub(super) fn resolve(view: &View, family: Family) -> Result<Option<(Table, Elements)>, BackendError> {
+    let Some(rules) = view.rules(family) else { return Ok(None) };
+    let mut table = Table::new(Layout::new(family, rules)?);
     table.targets = view
         .targets()
         .filter(|(id, _)| id.family() == family)
         .filter_map(|(id, target)| Some((*id, Installed::new(target, None)?)))
         .collect();
     let elements = elements(&mut table)?;
-    let kept = clear(batch, connection, &table.layout, &elements)?;
-    let endpoints = count_endpoints(&table)?;
-    batch.reserve(endpoints.values().sum::<usize>() * ENDPOINT_BYTES);
+    Ok(Some((table, elements)))
+}
+
+/// Writes a table where there is none.
+pub(super) fn write(
+    out: &mut impl Out,
+    table: &mut Table,
+    elements: Elements,
+    view: &View,
+    node_addrs: &[IpAddr],
+) -> Result<(), BackendError> {
+    let family = table.layout.family;
+    let endpoints = count_endpoints(table)?;
+    out.reserve(endpoints.values().sum::<usize>() * ENDPOINT_BYTES);
     let fixed = fixed::count(view, family);
     let counts = |set: SetId| {
         let others = fixed.get(&table.layout.set(set).name).copied().unwrap_or_default();
         elements[set].len() + endpoints.get(&set).copied().unwrap_or_default() + others
     };
-    fixed_part(batch, &table.layout, &pods(view, family), counts);
-    write_elements(batch, &mut table, elements, endpoints.keys().copied())?;
+    fixed_part(out, &table.layout, &pods(view, family), counts);
+    write_elements(out, table, elements, endpoints.keys().copied())?;
     for (element_family, set, parts) in view.elements() {
         if *element_family == family {
-            fixed::add(batch, family, set, parts);
+            fixed::add(out, family, set, parts);
         }
     }
-    sources::wanted(&mut table, view, &Touched { fact: true, ..Touched::default() }).add(batch, &table);
+    sources::wanted(table, view, &Touched { fact: true, ..Touched::default() }).add(out, table);
     if let Some(set) = table.layout.node_addresses {
         table.node_addrs = table.wanted_node_addrs(view, node_addrs);
         for addr in &table.node_addrs {
             let key = Key::new().addr(*addr);
-            batch.add_element(family, table.layout.set(set).name.as_str(), &key, Value::None);
+            out.add_element(family, table.layout.set(set).name.as_str(), &key, Value::None);
         }
     }
-    Ok(Some((table, kept)))
+    Ok(())
 }
 
 /// Removes what is there, but for the maps of clients that are wanted again in the same shape; returns whose they are.
@@ -152,21 +171,21 @@ pub(super) fn rewrite(batch: &mut Batch, table: &Table, view: &View) -> Result<(
 }
 
 /// Sets, chains and rules that do not depend on any Service.
-fn fixed_part(batch: &mut Batch, layout: &Layout, pods: &[(IpAddr, u8)], count: impl Fn(SetId) -> usize) {
+fn fixed_part(out: &mut impl Out, layout: &Layout, pods: &[(IpAddr, u8)], count: impl Fn(SetId) -> usize) {
     let (rules, family) = (&layout.rules, layout.family);
     for (id, set) in rules.sets.iter().enumerate() {
         if set.size > 0 || set.interval {
-            batch.add_set(family, set);
+            out.add_set(family, set);
         } else {
-            batch.add_set(family, &SetDef { size: size(count(id)), ..set.clone() });
+            out.add_set(family, &SetDef { size: size(count(id)), ..set.clone() });
         }
     }
     for chain in &rules.chains {
-        batch.add_chain(family, chain.name.as_str(), chain.hook);
+        out.add_chain(family, chain.name.as_str(), chain.hook);
     }
     for chain in &rules.chains {
         for rule in chain.rules.iter().flat_map(|rule| bind(rule, pods)) {
-            batch.add_rule(family, chain.name.as_str(), &rule, Params { members: 1, ..Params::default() });
+            out.add_rule(family, chain.name.as_str(), &rule, Params { members: 1, ..Params::default() });
         }
     }
 }
@@ -186,7 +205,7 @@ fn bind(rule: &Rule, pods: &[(IpAddr, u8)]) -> Vec<Rule> {
 }
 
 /// By set, the elements of all targets that are not endpoints.
-type Elements = Vec<Vec<(Key, Content)>>;
+pub(super) type Elements = Vec<Vec<(Key, Content)>>;
 
 fn elements(table: &mut Table) -> Result<Elements, BackendError> {
     let mut by_set: Elements = vec![Vec::new(); table.layout.rules.sets.len()];
@@ -206,7 +225,7 @@ fn elements(table: &mut Table) -> Result<Elements, BackendError> {
 /// The chains that elements lead to, then the elements set by set: elements of one set travel together. Chains come while
 /// their maps are empty, since the kernel looks at every element of a map that a new rule uses.
 fn write_elements(
-    batch: &mut Batch,
+    out: &mut impl Out,
     table: &mut Table,
     elements: Elements,
     endpoint_sets: impl Iterator<Item = SetId>,
@@ -217,21 +236,22 @@ fn write_elements(
             chains.insert(*chain);
         }
     }
-    for (id, target) in &table.targets {
-        for (chain, members) in target.sticky_chains(id) {
-            table.chains.require_sticky(batch, &table.layout, chain, members)?;
-        }
+    // In one order, whatever that of the targets.
+    let sticky: BTreeSet<_> =
+        table.targets.iter().flat_map(|(id, target)| target.sticky_chains(id)).collect();
+    for (chain, members) in sticky {
+        table.chains.require_sticky(out, &table.layout, chain, members)?;
     }
     for chain in chains {
-        table.chains.require(batch, &table.layout, chain)?;
+        table.chains.require(out, &table.layout, chain)?;
     }
     for (set, elements) in elements.into_iter().enumerate() {
         for (key, content) in elements {
-            add(batch, &table.layout, set, &key, content)?;
+            add(out, &table.layout, set, &key, content)?;
         }
     }
     for set in endpoint_sets {
-        endpoints(batch, table, set)?;
+        endpoints(out, table, set)?;
     }
     Ok(())
 }
@@ -247,7 +267,7 @@ fn count_endpoints(table: &Table) -> Result<BTreeMap<SetId, usize>, BackendError
     Ok(counts)
 }
 
-fn endpoints(batch: &mut Batch, table: &Table, set: SetId) -> Result<(), BackendError> {
+fn endpoints(out: &mut impl Out, table: &Table, set: SetId) -> Result<(), BackendError> {
     let layout = &table.layout;
     for (id, target) in &table.targets {
         for lane_key in target.keys.iter() {
@@ -257,7 +277,7 @@ fn endpoints(batch: &mut Batch, table: &Table, set: SetId) -> Result<(), Backend
             for (index, endpoint) in target.members.iter().enumerate() {
                 let key = layout.key(set, &Subject::lane(id, lane_key).index(index))?;
                 let data = endpoint_data(*endpoint);
-                batch.add_element(layout.family, layout.set(set).name.as_str(), &key, Value::Bytes(&data));
+                out.add_element(layout.family, layout.set(set).name.as_str(), &key, Value::Bytes(&data));
             }
         }
     }

@@ -11,6 +11,7 @@ use rulecast_bundle::{Name, Part, prefix_contains};
 use rulecast_netlink::Batch;
 
 use super::fixed;
+use super::out::Out;
 use super::table::Table;
 use crate::view::{Touched, View};
 
@@ -55,10 +56,10 @@ impl Sources {
     }
 
     /// After other elements went.
-    pub(super) fn add(&self, batch: &mut Batch, table: &Table) {
+    pub(super) fn add(&self, out: &mut impl Out, table: &Table) {
         for element in &self.came {
             if let Some(set) = &table.layout.rules.sources {
-                fixed::add(batch, table.layout.family, set, element);
+                fixed::add(out, table.layout.family, set, element);
             }
         }
     }

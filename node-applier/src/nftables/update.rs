@@ -8,6 +8,7 @@ use rulecast_bundle::{GroupId, LaneKey};
 use rulecast_netlink::{Batch, Key, Value, Verdict};
 
 use super::layout::{Layout, SetId, Subject, endpoint_data};
+use super::out::Out;
 use super::table::Table;
 use super::target::{Content, Installed, PortId};
 use super::{chains, fixed, sources};
@@ -204,7 +205,7 @@ fn write(batch: &mut Batch, table: &mut Table, mut plan: Plan) -> Result<(), Bac
 
 /// Adds an element that is not an endpoint's.
 pub(super) fn add(
-    batch: &mut Batch,
+    out: &mut impl Out,
     layout: &Layout,
     set: SetId,
     key: &Key,
@@ -212,11 +213,11 @@ pub(super) fn add(
 ) -> Result<(), BackendError> {
     let name = layout.set(set).name.as_str();
     match content {
-        Content::None => batch.add_element(layout.family, name, key, Value::None),
-        Content::Drop => batch.add_element(layout.family, name, key, Value::Verdict(Verdict::Drop)),
+        Content::None => out.add_element(layout.family, name, key, Value::None),
+        Content::Drop => out.add_element(layout.family, name, key, Value::Verdict(Verdict::Drop)),
         Content::Goto(chain) => {
             let chain = chains::name(layout, chain)?;
-            batch.add_element(layout.family, name, key, Value::Verdict(Verdict::Goto(chain.as_str())));
+            out.add_element(layout.family, name, key, Value::Verdict(Verdict::Goto(chain.as_str())));
         }
     }
     Ok(())

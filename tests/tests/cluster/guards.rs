@@ -49,9 +49,9 @@ pub(crate) fn losing_the_services_needs_a_word(c: &mut Cluster) -> anyhow::Resul
     let described = c.kubectl(&["describe", "rulepool", POOL])?;
     ensure!(described.contains("ShrinkRefused"), "kubectl describe does not show it:\n{described}");
     let message = condition(c, "Ready")?["message"].as_str().context("a message")?.to_owned();
-    let command = message.split("kubectl ").nth(1).and_then(|m| m.split(" (").next());
+    let command = message.split("kubectl ").nth(1).and_then(|m| m.split(", or").next());
     let command = command.with_context(|| format!("no command: {message}"))?;
-    c.kubectl(&command.split(' ').collect::<Vec<_>>())?;
+    c.kubectl(&command.split(' ').map(|word| word.trim_matches('\'')).collect::<Vec<_>>())?;
     wait_for("the publication", PATIENCE, || {
         let ready = condition(c, "Ready")?;
         ensure!(ready["status"] == "True", "{ready}");
@@ -60,5 +60,5 @@ pub(crate) fn losing_the_services_needs_a_word(c: &mut Cluster) -> anyhow::Resul
     })?;
     let after = c.wait_until_in_force()?;
     ensure!(after.sequence > before.sequence, "{before:?} {after:?}");
-    c.kubectl(&["annotate", "rulepool", POOL, "rulecast.dev/allow-shrink-"]).map(drop)
+    c.kubectl(&["patch", "rulepool", POOL, "--type=merge", "-p", r#"{"spec":{"approved":null}}"#]).map(drop)
 }

@@ -13,6 +13,7 @@ mod flow_control;
 mod guards;
 mod leaders;
 mod privileges;
+mod releases;
 mod repair;
 mod reports;
 mod restarts;
@@ -45,6 +46,10 @@ const SCENARIOS: &[Scenario<Cluster>] = scenarios![
     bad_input::one_bad_object_holds_up_nobody,
     flow_control::requests_have_levels_of_their_own,
     guards::losing_the_services_needs_a_word,
+    releases::a_new_shape_waits_for_approval,
+    releases::an_undo_brings_the_old_shape_with_todays_endpoints,
+    releases::a_hold_is_for_shapes_and_not_for_endpoints,
+    releases::a_new_shape_comes_in_waves,
     leaders::a_killed_leader_is_replaced,
     leaders::a_leader_that_ends_hands_over,
     leaders::a_leader_that_hung_does_no_harm,

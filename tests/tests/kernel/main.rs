@@ -14,6 +14,7 @@ mod directory;
 mod expected;
 mod hold;
 mod listing;
+mod render;
 mod waves;
 
 /// The node of these tests; its addresses are in `manifests/node.yaml`.

@@ -1,17 +1,18 @@
-//! The guard against publishing a cluster that seems to have lost its Services.
+//! The guard against a shape that seems to have lost the cluster's Services.
 
-use crate::objects::ALLOW_SHRINK;
+use rulecast_bundle::Digest;
 
 /// Below this many Services any number may go.
 const FEW: usize = 10;
 /// The share of the Services that may go at once, in percent.
 const PERCENT: usize = 20;
 
-/// A publication that would lose too many Services. Nothing is published until it is allowed or they are back.
+/// A shape that would lose too many Services. It does not go live until it is approved or they are back; endpoints follow.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "pool {pool}: {after} Services would be left of {}; if that is right: kubectl annotate --overwrite rulepool {pool} \
-     {ALLOW_SHRINK}={sequence} (this once), or run the controller with --allow-shrink",
+    "pool {pool}: {after} Services would be left of {}; if that is right, approve this shape: kubectl patch rulepool {pool} \
+     --type merge -p '{{\"spec\":{{\"approved\":{{\"revision\":null,\"digest\":\"{digest}\"}}}}}}', or run the controller with \
+     --allow-shrink",
     before.map_or_else(|| "an unknown number".to_owned(), |n| n.to_string())
 )]
 pub struct Shrink {
@@ -21,19 +22,19 @@ pub struct Shrink {
     pub before: Option<usize>,
     /// How many would be left.
     pub after: usize,
-    /// The sequence that is published.
-    pub sequence: u64,
+    /// The digest of that shape.
+    pub digest: Digest,
 }
 
 impl Shrink {
-    pub(super) fn check(pool: &str, before: Option<usize>, after: usize, sequence: u64) -> Result<(), Self> {
+    pub(super) fn check(pool: &str, before: Option<usize>, after: usize, digest: Digest) -> Result<(), Self> {
         let refused = match before {
             None => after == 0,
             Some(before) => {
                 before > 0 && after == 0 || before > FEW && after * 100 < before * (100 - PERCENT)
             }
         };
-        if refused { Err(Self { pool: pool.to_owned(), before, after, sequence }) } else { Ok(()) }
+        if refused { Err(Self { pool: pool.to_owned(), before, after, digest }) } else { Ok(()) }
     }
 }
 
@@ -55,10 +56,15 @@ mod tests {
             (None, 0, true),
             (None, 1, false),
         ] {
-            let result = Shrink::check("p", before, after, 7);
+            let result = Shrink::check("p", before, after, Digest::default());
             assert_eq!(result.is_err(), refused, "{before:?} -> {after}");
         }
-        let text = Shrink::check("p", Some(20), 1, 7).unwrap_err().to_string();
-        assert!(text.contains("rulecast.dev/allow-shrink=7"), "{text}");
+        let text = Shrink::check("p", Some(20), 1, Digest::default()).unwrap_err().to_string();
+        assert!(
+            text.contains(
+                r#"{"spec":{"approved":{"revision":null,"digest":"AAAAAAAAAAAAAAAAAAAAAAAAAAA"}}}"#
+            ),
+            "{text}"
+        );
     }
 }
