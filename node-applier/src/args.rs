@@ -54,6 +54,8 @@ pub(crate) enum Output {
     Table,
     /// For programs.
     Json,
+    /// Rules as nft lists them; of `show` alone.
+    Nft,
 }
 
 /// Options of what is asked on the node.
@@ -162,6 +164,7 @@ pub(crate) fn parse(mut parser: lexopt::Parser) -> Result<Command, lexopt::Error
     };
     let misplaced = [
         ("--output", output.is_some() && question.is_none()),
+        ("--output nft", output == Some(Output::Nft) && question != Some(Question::Show)),
         ("--service", service.is_some() && question != Some(Question::Show)),
         ("--reason", reason.is_some() && !matches!(question, Some(Question::Hold | Question::UsePrevious))),
     ];
@@ -194,7 +197,8 @@ fn read_output(text: &str) -> Result<Output, lexopt::Error> {
     match text {
         "table" => Ok(Output::Table),
         "json" => Ok(Output::Json),
-        _ => Err(format!("--output {text:?}: table or json").into()),
+        "nft" => Ok(Output::Nft),
+        _ => Err(format!("--output {text:?}: table or json, and of show nft").into()),
     }
 }
 
