@@ -246,6 +246,30 @@ mod tests {
     }
 
     #[test]
+    fn what_is_asked_on_a_node_is_read_and_refused() {
+        let asked = |words: &[&str]| match args(words) {
+            Ok(Command::Ask(question, options)) => Ok((question, options)),
+            other => Err(format!("{other:?}")),
+        };
+        let (question, options) = asked(&["hold", "--reason", "ask Kim", "-o", "json"]).unwrap();
+        assert_eq!((question, options.reason.as_str()), (Question::Hold, "ask Kim"));
+        assert_eq!((options.output, options.pool), (Output::Json, None));
+        let (question, options) = asked(&["show", "--service", "prod/web", "-o", "nft"]).unwrap();
+        assert_eq!((question, options.service.as_deref()), (Question::Show, Some("prod/web")));
+        for bad in [
+            &["run", "-o", "json"][..],
+            &["status", "--reason", "x"],
+            &["status", "-o", "nft"],
+            &["resume", "--service", "prod/web"],
+            &["show", "--service", "web"],
+            &["show", "--service", "prod/web?x"],
+            &["verify", "-o", "yaml"],
+        ] {
+            assert!(args(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
     fn options_are_read_and_refused() {
         let expected = Options { pool: "w".into(), healthz: None, once: true, ..Options::default() };
         let read = args(&["run", "--pool", "w", "--healthz-bind-address", "", "--once"]);
