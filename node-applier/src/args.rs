@@ -54,6 +54,8 @@ pub(crate) enum Output {
     Table,
     /// For programs.
     Json,
+    /// Rules as nft lists them; of `show` alone.
+    Nft,
 }
 
 /// Options of what is asked on the node.
@@ -162,6 +164,7 @@ pub(crate) fn parse(mut parser: lexopt::Parser) -> Result<Command, lexopt::Error
     };
     let misplaced = [
         ("--output", output.is_some() && question.is_none()),
+        ("--output nft", output == Some(Output::Nft) && question != Some(Question::Show)),
         ("--service", service.is_some() && question != Some(Question::Show)),
         ("--reason", reason.is_some() && !matches!(question, Some(Question::Hold | Question::UsePrevious))),
     ];
@@ -194,7 +197,8 @@ fn read_output(text: &str) -> Result<Output, lexopt::Error> {
     match text {
         "table" => Ok(Output::Table),
         "json" => Ok(Output::Json),
-        _ => Err(format!("--output {text:?}: table or json").into()),
+        "nft" => Ok(Output::Nft),
+        _ => Err(format!("--output {text:?}: table or json, and of show nft").into()),
     }
 }
 
@@ -239,6 +243,30 @@ mod tests {
 
     fn args(words: &[&str]) -> Result<Command, String> {
         parse(lexopt::Parser::from_args(words)).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn what_is_asked_on_a_node_is_read_and_refused() {
+        let asked = |words: &[&str]| match args(words) {
+            Ok(Command::Ask(question, options)) => Ok((question, options)),
+            other => Err(format!("{other:?}")),
+        };
+        let (question, options) = asked(&["hold", "--reason", "ask Kim", "-o", "json"]).unwrap();
+        assert_eq!((question, options.reason.as_str()), (Question::Hold, "ask Kim"));
+        assert_eq!((options.output, options.pool), (Output::Json, None));
+        let (question, options) = asked(&["show", "--service", "prod/web", "-o", "nft"]).unwrap();
+        assert_eq!((question, options.service.as_deref()), (Question::Show, Some("prod/web")));
+        for bad in [
+            &["run", "-o", "json"][..],
+            &["status", "--reason", "x"],
+            &["status", "-o", "nft"],
+            &["resume", "--service", "prod/web"],
+            &["show", "--service", "web"],
+            &["show", "--service", "prod/web?x"],
+            &["verify", "-o", "yaml"],
+        ] {
+            assert!(args(bad).is_err(), "{bad:?}");
+        }
     }
 
     #[test]

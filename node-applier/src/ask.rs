@@ -50,6 +50,9 @@ pub(crate) fn run(question: Question, options: &AskOptions) -> ExitCode {
 }
 
 fn answer(question: Question, options: &AskOptions) -> Result<(String, ExitCode), Failure> {
+    if options.output == Output::Nft {
+        return rules(options).map(|text| (text, ExitCode::SUCCESS));
+    }
     let request = match question {
         Question::Status => ("/status".to_owned(), None),
         Question::Show => match &options.service {
@@ -88,7 +91,7 @@ fn verified(options: &AskOptions, body: &str) -> Result<(String, ExitCode), Fail
             value["same"] = verified.is_same().into();
             format!("{value:#}\n")
         }
-        Output::Table => table::verified(&verified),
+        Output::Table | Output::Nft => table::verified(&verified),
     };
     Ok((text, code))
 }
@@ -131,6 +134,29 @@ fn from_disk(question: Question, options: &AskOptions) -> Result<String, Failure
         Question::Verify => unreachable!("it is about what runs"),
     };
     show(question, options, &body, false)
+}
+
+/// The rules as text. They are made here and not by the applier, which would grow by them; its disk has what is in force.
+fn rules(options: &AskOptions) -> Result<String, Failure> {
+    let running = client::ask(&options.state_dir, "/status", None).ok();
+    let running: Option<Status> = running.and_then(|answer| serde_json::from_str(&answer.body).ok());
+    let (node, pool) = match running {
+        Some(status) => (Ok(status.node), Some(status.pool)),
+        None => (node_name(options.node.clone()), options.pool.clone()),
+    };
+    let node = node.map_err(|error| failure(1, &format!("{error:#}")))?;
+    let disk = OnDisk::read(&node, &options.state_dir, pool.as_deref())
+        .map_err(|error| bad_disk(&options.state_dir, &error))?;
+    let addrs = rulecast_node::addresses::of_this_node().unwrap_or_default();
+    let tables = disk.with(|look| control::rules(look, options.service.as_deref(), &addrs));
+    match tables {
+        Ok(Some(tables)) => Ok(tables.to_string()),
+        Ok(None) => {
+            let service = options.service.as_deref().unwrap_or_default();
+            Err(failure(NOT_THERE, &format!("no Service {service} is in force on disk")))
+        }
+        Err(error) => Err(failure(1, &error)),
+    }
 }
 
 fn bad_disk(dir: &Path, error: &anyhow::Error) -> Failure {

@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 
 pub use look::{Look, OnDisk};
 pub use server::serve;
-pub use show::{Port, Service, Totals, service, totals};
+pub use show::{Port, Service, Totals, rules, service, totals};
 pub use status::{Status, status};
 
 use crate::hold::Wish;

@@ -101,8 +101,8 @@ impl<B: Backend, S: Source> Runner<B, S> {
         loop {
             match self.source.next().await? {
                 News::Head(head) => self.take(Ok(News::Head(head))).await,
-                News::Gone if self.wave.is_next() => self.wave.failed(),
-                News::Gone => continue,
+                News::Gone { .. } if self.wave.is_next() => self.wave.failed(),
+                News::Gone { .. } => continue,
             }
             if !self.turn() {
                 break;
@@ -134,7 +134,7 @@ impl<B: Backend, S: Source> Runner<B, S> {
                 self.follow(head).await;
             }
             // Of the pool's own bundle that changes nothing: the last good one stays until there is a new one.
-            Ok(News::Gone) => self.wave.gone(),
+            Ok(News::Gone { deleted }) => self.wave.gone(deleted),
             Err(error) => self.local.source_failed(&error),
         }
     }

@@ -63,8 +63,11 @@ impl SourceError {
 pub enum News {
     /// A version of it.
     Head(Head),
-    /// There is no such bundle, or no longer.
-    Gone,
+    /// There is no such bundle.
+    Gone {
+        /// It was there and was deleted. Otherwise it may only not have come yet, or an API server is behind.
+        deleted: bool,
+    },
 }
 
 /// Brings the heads of one bundle, and chunks by name.

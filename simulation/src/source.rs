@@ -116,7 +116,7 @@ impl Watch {
             self.universe.trace.note(format_args!("{}: lists {}", self.client, head.sequence));
             self.tell(News::Head(head)).await;
         } else {
-            self.tell(News::Gone).await;
+            self.tell(News::Gone { deleted: false }).await;
         }
         Ok(())
     }
@@ -151,7 +151,7 @@ impl Watch {
             at = version;
             self.at = Some(at);
             let Some(head) = head else {
-                self.tell(News::Gone).await;
+                self.tell(News::Gone { deleted: true }).await;
                 continue;
             };
             if self.universe.faults.hits(Fault::Twice) {

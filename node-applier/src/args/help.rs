@@ -41,7 +41,8 @@ OPTIONS on a node
   --state-dir DIR                   as the applier's (default: /var/lib/rulecast)
   --pool NAME                       where no applier runs and the folder has several
   --hostname-override NAME          where no applier runs, as the applier's
-  -o, --output table|json           (default: table)
+  -o, --output table|json           (default: table); show also has nft: the rules as nft lists them
+                                    after a start, made from the disk
   --service NAMESPACE/NAME          of show
   --reason TEXT                     of hold and use-previous: for whoever finds it later
 
@@ -50,6 +51,7 @@ EXAMPLES
   rulecast-node run --bundle-dir ./bundles --state-dir /tmp/rulecast --once
   rulecast-node status -o json
   rulecast-node show --service prod/web
+  rulecast-node show -o nft | diff - <(nft list ruleset)
   rulecast-node hold --reason 'tcpdump runs here until Tuesday, ask Kim'
   rulecast-node use-previous --reason 'INC-1234: prod/web unreachable since 14:02'
   rulecast-node resume

@@ -1,13 +1,16 @@
 //! `rulecast-node show`: what is in force of a Service, or how much of everything.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use rulecast_bundle::{Empty, Group, GroupId, GroupKind, Key, LaneKey, Value};
 use serde::{Deserialize, Serialize};
 
 use super::Look;
-use crate::hold::Effective;
-use crate::view::{Records as _, Target};
+use crate::backend::BackendError;
+use crate::hold::{Effective, Mask};
+use crate::nftables::text;
+use crate::view::{Records, Target, View};
 
 /// How much there is.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -115,8 +118,58 @@ pub fn service(look: Look<'_>, name: &str) -> Option<Service> {
     (!service.ports.is_empty()).then_some(service)
 }
 
+/// The rules as nft lists them after a start, or those of one Service among the fixed ones; none: it is not in force.
+pub fn rules(
+    look: Look<'_>,
+    service: Option<&str>,
+    node_addrs: &[IpAddr],
+) -> Result<Option<text::Tables>, BackendError> {
+    let none = Mask::default();
+    let all = Effective { published: look.published, mask: look.mask().unwrap_or(&none) };
+    let Some(name) = service else { return text::render(look.view, node_addrs).map(Some) };
+    let mut ids = BTreeSet::new();
+    groups(look, |id, group| {
+        if group.owner == name {
+            ids.insert(id);
+        }
+    });
+    if ids.is_empty() {
+        return Ok(None);
+    }
+    let view = View::new(look.node, &OneService { all, name, ids });
+    text::render(&view, node_addrs).map(Some)
+}
+
+/// The records of one Service, and those that are no Service's.
+struct OneService<'a> {
+    all: Effective<'a>,
+    name: &'a str,
+    ids: BTreeSet<GroupId>,
+}
+
+impl OneService<'_> {
+    fn has(&self, key: &Key, value: &Value) -> bool {
+        match (key.group(), value) {
+            (Some(group), _) => self.ids.contains(&group),
+            (None, Value::Element { owner }) => owner == self.name,
+            (None, Value::HealthCheck(check)) => check.owner == self.name,
+            (None, _) => true,
+        }
+    }
+}
+
+impl Records for OneService<'_> {
+    fn get(&self, key: &Key) -> Option<Value> {
+        self.all.get(key).filter(|value| self.has(key, value))
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (Key, Value)> {
+        self.all.iter().filter(|(key, value)| self.has(key, value))
+    }
+}
+
 fn groups(look: Look<'_>, mut each: impl FnMut(GroupId, Group)) {
-    let none = crate::hold::Mask::default();
+    let none = Mask::default();
     let effective = Effective { published: look.published, mask: look.mask().unwrap_or(&none) };
     for (key, value) in effective.iter() {
         if let (Key::Group(id), Value::Group(group)) = (key, value) {

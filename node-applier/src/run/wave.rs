@@ -14,7 +14,7 @@ pub(super) struct Wave {
     names: [String; 2],
     /// The bundle of the next shape is followed.
     next: bool,
-    /// Since when it was not there.
+    /// It is not there. Until when to wait for it.
     missing: Option<Instant>,
     /// It could not be used, so until then the pool's own is followed whatever that says.
     shunned: Option<Instant>,
@@ -41,9 +41,11 @@ impl Wave {
         self.missing = None;
     }
 
-    /// What is followed is not there. Only of the next shape's bundle that means something.
-    pub(super) fn gone(&mut self) {
-        self.missing = self.next.then(|| self.missing.unwrap_or_else(Instant::now));
+    /// What is followed is not there, perhaps because it was deleted. Only of the next shape's bundle that means something.
+    pub(super) fn gone(&mut self, deleted: bool) {
+        let now = Instant::now();
+        let until = if deleted { now } else { now + MISSING };
+        self.missing = self.next.then(|| self.missing.map_or(until, |before| before.min(until)));
     }
 
     /// What is followed is there and cannot be brought into force.
@@ -57,7 +59,7 @@ impl Wave {
     /// whether it did.
     pub(super) fn turn(&mut self, wanted: bool) -> bool {
         let now = Instant::now();
-        if self.missing.is_some_and(|since| now >= since + MISSING) {
+        if self.missing.is_some_and(|until| now >= until) {
             self.missing = None;
             self.failed();
         }
@@ -80,16 +82,16 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_missing_bundle_is_waited_for_then_left_and_tried_again() {
         let mut wave = Wave::new("p");
-        wave.gone();
+        wave.gone(false);
         assert!(!wave.turn(false) && wave.followed() == "p", "a pool's own bundle is followed, there or not");
         assert!(wave.turn(true) && wave.followed() == "p.next");
-        wave.gone();
+        wave.gone(false);
         tokio::time::advance(MISSING / 2).await;
         assert!(!wave.turn(true));
         wave.heard();
-        wave.gone();
+        wave.gone(false);
         tokio::time::advance(MISSING / 2).await;
-        wave.gone();
+        wave.gone(false);
         assert!(!wave.turn(true), "it was there meanwhile");
         tokio::time::advance(MISSING / 2).await;
         assert!(wave.turn(true) && !wave.is_next());
@@ -97,6 +99,9 @@ mod tests {
         assert!(!wave.turn(true));
         tokio::time::advance(AGAIN * 2).await;
         assert!(wave.turn(true) && wave.is_next());
+        wave.gone(false);
+        wave.gone(true);
+        assert!(wave.turn(true) && !wave.is_next(), "what was deleted is not waited for");
     }
 
     #[tokio::test(start_paused = true)]

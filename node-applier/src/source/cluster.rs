@@ -117,7 +117,8 @@ impl Source for Cluster {
                 }
                 Some(Ok(Event::Init)) => self.listed = false,
                 Some(Ok(Event::InitDone)) if self.listed => {}
-                Some(Ok(Event::InitDone | Event::Delete(_))) => return Ok(News::Gone),
+                Some(Ok(Event::InitDone)) => return Ok(News::Gone { deleted: false }),
+                Some(Ok(Event::Delete(_))) => return Ok(News::Gone { deleted: true }),
                 // That is no failure of the API server, so it is asked again soon: what was missed may be urgent. A new
                 // watch, since the old one would wait as long as after an outage.
                 Some(Err(error)) if is_gone(&error) => {

@@ -112,9 +112,10 @@ impl Source for Directory {
                     // while it waits.
                     let gone = head.is_none();
                     if self.last != head || gone != self.gone {
+                        let deleted = self.last.is_some();
                         self.last.clone_from(&head);
                         self.gone = gone;
-                        return Ok(head.map_or(News::Gone, News::Head));
+                        return Ok(head.map_or(News::Gone { deleted }, News::Head));
                     }
                 }
                 // Told once; then it is waited for the file to change.

@@ -136,8 +136,8 @@ impl Source for World {
             let head = self.api.borrow().heads.get(&self.name).cloned();
             let sequence = head.as_ref().map_or(0, |head| head.sequence);
             if self.told != Some(sequence) {
-                self.told = Some(sequence);
-                return Ok(head.map_or(News::Gone, News::Head));
+                let deleted = self.told.replace(sequence).is_some();
+                return Ok(head.map_or(News::Gone { deleted }, News::Head));
             }
             changed.changed().await.expect("the world holds the sender");
         }

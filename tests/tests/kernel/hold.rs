@@ -86,6 +86,10 @@ fn a_held_node_keeps_its_ports_and_loses_endpoints_that_go() {
     running.wait_for(PORT_80, PORT_81);
     let (code, text, _) = running.ask(&["use-previous"]);
     assert_eq!((code, text.as_str()), (Some(3), ""), "nothing changed yet");
+    let (code, text, complaints) = running.ask(&["show", "-o", "nft", "--service", "shop/plain"]);
+    assert!(code == Some(0) && text.contains(PORT_80), "{text}{complaints}");
+    assert!(!text.contains("10.96.0.20"), "another Service's: {text}");
+    assert_eq!(running.ask(&["show", "-o", "nft", "--service", "shop/none"]).0, Some(3));
     let held = running.json(&["hold", "--reason", "a test"]);
     assert_eq!((&held["already"], &held["hold"]["text"]), (&false.into(), &"a test".into()));
     let since = held["hold"]["since"].clone();
