@@ -70,7 +70,7 @@ pub(crate) struct Server {
 impl Server {
     pub(crate) fn start() -> anyhow::Result<Self> {
         require(&["ip"])?;
-        let program = programs::one(programs::CLI)?;
+        let program = programs::command_line()?;
         let peers = control_plane::peers()?;
         remove_leftovers(PREFIX)?;
         let hub = Namespace::new(&format!("{PREFIX}-{}-hub", std::process::id()))?;
@@ -165,7 +165,8 @@ impl Server {
         let kubeconfig = self.control_plane.kubeconfig().display().to_string();
         let args = ["run", "--kubeconfig", &kubeconfig, "--bind", "127.0.0.1:10266"];
         let log = self.dir.path().join("controller.log");
-        let mut process = Process::new("the controller", &programs::one(programs::CONTROLLER)?, &args, &log);
+        let mut process =
+            Process::new("the controller", &programs::folder()?.join(programs::CONTROLLER), &args, &log);
         process.start(&self.hub)?;
         Ok(process)
     }
