@@ -3,11 +3,14 @@
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use rulecast_bundle::{Head, Mode, Refusal, Replica, Step, Way};
+use rulecast_bundle::{Change, Head, Mode, Refusal, Replica, Way};
 use tracing::{info, warn};
 
-use crate::backend::{Applied, Backend, BackendError};
+mod held;
+
+use crate::backend::{Applied, Backend, BackendError, Verified};
 use crate::flows::Flows;
+use crate::hold::{Effective, Hold, Previous};
 use crate::store::Store;
 use crate::view::{Touched, View};
 
@@ -51,6 +54,12 @@ pub struct Applier<B> {
     node: String,
     pool: String,
     replica: Replica,
+    /// What is kept on this node instead of what is published.
+    hold: Option<Hold>,
+    /// The last change of the published shape.
+    previous: Option<Previous>,
+    /// What the disk has of these and cannot be used, in words.
+    damage: [Option<String>; 2],
     view: View,
     backend: B,
     store: Option<Store>,
@@ -71,6 +80,9 @@ impl<B: Backend> Applier<B> {
             node,
             pool,
             replica,
+            hold: None,
+            previous: None,
+            damage: [None, None],
             view,
             backend,
             store,
@@ -137,11 +149,13 @@ impl<B: Backend> Applier<B> {
 
     /// Applies the last good version from disk; none when there is none. A damaged one is reported and passed over.
     pub fn restore(&mut self) -> Result<Option<Report>, ApplyError> {
+        self.restore_hold();
         let Some(store) = &mut self.store else { return Ok(None) };
         match store.load(&self.pool, Mode::Nftables) {
             Ok(None) => Ok(None),
             Ok(Some(replica)) => {
                 self.replica = replica;
+                self.fit_mask();
                 self.rebuild().map(Some)
             }
             Err(error) => {
@@ -154,9 +168,19 @@ impl<B: Backend> Applier<B> {
     /// Writes the whole kernel state of the version in force.
     pub fn rebuild(&mut self) -> Result<Report, ApplyError> {
         let start = Instant::now();
-        self.view = View::new(&self.node, self.replica.bundle());
+        self.view = self.whole_view();
         let applied = self.rebuild_kernel()?;
         Ok(Report { applied, took: start.elapsed(), changes: None, rebuilt: true })
+    }
+
+    /// The view of the version in force, under what is kept instead of it.
+    fn whole_view(&self) -> View {
+        match &self.hold {
+            None => View::new(&self.node, self.replica.bundle()),
+            Some(Hold { mask, .. }) => {
+                View::new(&self.node, &Effective { published: self.replica.bundle(), mask })
+            }
+        }
     }
 
     fn rebuild_kernel(&mut self) -> Result<Applied, BackendError> {
@@ -181,16 +205,19 @@ impl<B: Backend> Applier<B> {
     pub fn offer(&mut self, head: Head, way: Way) -> Result<Report, ApplyError> {
         let start = Instant::now();
         let step = self.replica.advance(head, way)?;
-        let (applied, rebuilt) = match self.write_kernel(&step) {
+        let mask = self.mask_step(&step);
+        let changes = self.effective_changes(&step, mask.as_ref());
+        let (applied, rebuilt) = match self.write_kernel(changes.as_deref()) {
             Ok(done) => done,
             Err(error) => {
                 self.replica.retreat(step);
-                self.view = View::new(&self.node, self.replica.bundle());
+                self.set_mask(mask);
+                self.view = self.whole_view();
                 return Err(error.into());
             }
         };
         let took = start.elapsed();
-        self.keep(&step);
+        self.keep(&step, mask.as_ref());
         let changes = step.changes.as_ref().map(Vec::len);
         Ok(Report { applied, took, changes, rebuilt })
     }
@@ -200,12 +227,14 @@ impl<B: Backend> Applier<B> {
         let start = Instant::now();
         let Some(step) = self.replica.adopt(head)? else { return Ok(None) };
         let took = start.elapsed();
-        self.keep(&step);
+        self.keep(&step, None);
         Ok(Some(Report { took, changes: Some(0), ..Report::default() }))
     }
 
-    fn write_kernel(&mut self, step: &Step) -> Result<(Applied, bool), BackendError> {
-        let touched = match &step.changes {
+    /// Writes what changed of the effective bundle, none: all of it. The view is that of it afterwards, whether the kernel
+    /// takes it or not.
+    fn write_kernel(&mut self, changes: Option<&[Change]>) -> Result<(Applied, bool), BackendError> {
+        let touched = match changes {
             Some(changes) => self.view.apply(changes),
             None => Touched { everything: true, ..Touched::default() },
         };
@@ -225,16 +254,8 @@ impl<B: Backend> Applier<B> {
                 }
             }
         }
-        self.view = View::new(&self.node, self.replica.bundle());
+        self.view = self.whole_view();
         Ok((self.rebuild_kernel()?, true))
-    }
-
-    /// A version that cannot be stored is in force all the same: the next start falls back to an older one.
-    fn keep(&mut self, step: &Step) {
-        let Some(store) = &mut self.store else { return };
-        if let Err(error) = store.keep(&self.replica, step.changes.as_deref()) {
-            warn!(%error, "the bundle could not be kept on disk; after a restart an older one would be used");
-        }
     }
 
     /// Looks for what others did to our rules and writes them anew if they did anything, or if the last attempt failed.
@@ -250,6 +271,11 @@ impl<B: Backend> Applier<B> {
         };
         let report = self.rebuild()?;
         Ok(Some((why, report)))
+    }
+
+    /// Compares the kernel with what it should hold.
+    pub fn verify(&mut self) -> Result<Verified, BackendError> {
+        self.backend.verify(&self.view)
     }
 
     /// Takes note of the node's own addresses, which answer nodePorts.

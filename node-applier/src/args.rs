@@ -10,40 +10,9 @@ use lexopt::prelude::*;
 const HEALTHZ_PORT: u16 = 10256;
 const METRICS_PORT: u16 = 10249;
 
-/// What `--help` prints.
-pub(crate) const HELP: &str = "\
-rulecast-node: applies one pool's rule bundle to this node's kernel
+mod help;
 
-It watches the RuleBundle of its pool (or a directory that a controller writes), verifies every version,
-keeps the last good one on disk and writes it to nf_tables in one transaction. Without an API server it
-serves from disk.
-
-USAGE
-  rulecast-node run [OPTIONS]       apply and follow
-  rulecast-node cleanup             remove all rules that rulecast wrote, and exit
-  rulecast-node version
-
-OPTIONS
-  --pool NAME                       the pool to follow (default: default)
-  --hostname-override NAME          this node's name (default: $NODE_NAME, else the host name)
-  --bundle-dir DIR                  follow a directory instead of an API server
-  --kubeconfig FILE                 how to reach the API server (default: $KUBECONFIG, else the pod's own)
-  --state-dir DIR                   where the last good bundle is kept (default: /var/lib/rulecast)
-  --healthz-bind-address ADDR       /healthz, /livez, /metrics (default: 0.0.0.0:10256; '' for none)
-  --metrics-bind-address ADDR       /metrics, /proxyMode (default: 127.0.0.1:10249; '' for none)
-  --bind-address-hard-fail          end when one of these addresses is taken, instead of trying again
-  --report-interval SECONDS         least time between reports of new versions, of thousands of
-                                    nodes longer (default: 10)
-  --once                            apply one version and exit
-  --log-level LEVEL                 error, warn, info, debug or trace (default: info)
-
-EXAMPLES
-  rulecast-node run --pool workers --kubeconfig /etc/rulecast/kubeconfig
-  rulecast-node run --bundle-dir ./bundles --state-dir /tmp/rulecast --once
-
-EXIT CODES
-  0 stopped as asked   1 failed   2 wrong usage   77 CAP_NET_ADMIN is missing
-";
+pub(crate) use help::HELP;
 
 /// What to do.
 #[derive(Debug, PartialEq, Eq)]
@@ -56,6 +25,52 @@ pub(crate) enum Command {
     Cleanup,
     /// Apply and follow.
     Run(Box<Options>),
+    /// Ask the applier that runs on this node, or its disk.
+    Ask(Question, Box<AskOptions>),
+}
+
+/// What is asked on the node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Question {
+    /// What is in force, and why not something newer.
+    Status,
+    /// Services as this node serves them.
+    Show,
+    /// Keep the shape.
+    Hold,
+    /// Go back to the shape before.
+    UsePrevious,
+    /// Follow the pool again.
+    Resume,
+    /// Compare the kernel with what it should hold.
+    Verify,
+}
+
+/// How answers are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Output {
+    /// For people.
+    #[default]
+    Table,
+    /// For programs.
+    Json,
+}
+
+/// Options of what is asked on the node.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct AskOptions {
+    /// `--state-dir`.
+    pub(crate) state_dir: PathBuf,
+    /// `--pool`: only for a folder with several.
+    pub(crate) pool: Option<String>,
+    /// `--hostname-override`: only where no applier runs.
+    pub(crate) node: Option<String>,
+    /// `-o`.
+    pub(crate) output: Output,
+    /// `--service`.
+    pub(crate) service: Option<String>,
+    /// `--reason`.
+    pub(crate) reason: String,
 }
 
 /// Options of `run`.
@@ -106,13 +121,17 @@ impl Default for Options {
 /// Reads the command line.
 pub(crate) fn parse(mut parser: lexopt::Parser) -> Result<Command, lexopt::Error> {
     let mut options = Options::default();
+    let (mut given_pool, mut output, mut service, mut reason) = (None, None, None, None);
     let mut command = None;
     while let Some(arg) = parser.next()? {
         match arg {
             Short('h') | Long("help") => return Ok(Command::Help),
             Short('V') | Long("version") => return Ok(Command::Version),
             Value(word) if command.is_none() => command = Some(word.string()?),
-            Long("pool") => options.pool = pool(parser.value()?.string()?)?,
+            Long("pool") => given_pool = Some(pool(parser.value()?.string()?)?),
+            Short('o') | Long("output") => output = Some(read_output(&parser.value()?.string()?)?),
+            Long("service") => service = Some(read_service(parser.value()?.string()?)?),
+            Long("reason") => reason = Some(parser.value()?.string()?),
             Long("hostname-override" | "node-name") => options.node = Some(parser.value()?.string()?),
             Long("bundle-dir") => options.bundle_dir = Some(parser.value()?.into()),
             Long("kubeconfig") => options.kubeconfig = Some(parser.value()?.into()),
@@ -132,12 +151,62 @@ pub(crate) fn parse(mut parser: lexopt::Parser) -> Result<Command, lexopt::Error
             other => return Err(other.unexpected()),
         }
     }
+    let question = match command.as_deref() {
+        Some("status") => Some(Question::Status),
+        Some("show") => Some(Question::Show),
+        Some("hold") => Some(Question::Hold),
+        Some("use-previous") => Some(Question::UsePrevious),
+        Some("resume") => Some(Question::Resume),
+        Some("verify") => Some(Question::Verify),
+        _ => None,
+    };
+    let misplaced = [
+        ("--output", output.is_some() && question.is_none()),
+        ("--service", service.is_some() && question != Some(Question::Show)),
+        ("--reason", reason.is_some() && !matches!(question, Some(Question::Hold | Question::UsePrevious))),
+    ];
+    if let Some((option, _)) = misplaced.into_iter().find(|(_, misplaced)| *misplaced) {
+        return Err(
+            format!("{option} does not go with {}", command.as_deref().unwrap_or("no command")).into()
+        );
+    }
+    if let Some(question) = question {
+        let Options { state_dir, node, .. } = options;
+        let output = output.unwrap_or_default();
+        let reason = reason.unwrap_or_default();
+        let options = AskOptions { state_dir, pool: given_pool, node, output, service, reason };
+        return Ok(Command::Ask(question, Box::new(options)));
+    }
+    options.pool = given_pool.unwrap_or(options.pool);
     match command.as_deref() {
         Some("run") => Ok(Command::Run(Box::new(options))),
         Some("cleanup") => Ok(Command::Cleanup),
         Some("version") => Ok(Command::Version),
         Some("help") | None => Ok(Command::Help),
-        Some(other) => Err(format!("unknown command {other:?}: run, cleanup or version").into()),
+        Some(other) => {
+            let known = "run, status, show, hold, use-previous, resume, verify, cleanup or version";
+            Err(format!("unknown command {other:?}: {known}").into())
+        }
+    }
+}
+
+fn read_output(text: &str) -> Result<Output, lexopt::Error> {
+    match text {
+        "table" => Ok(Output::Table),
+        "json" => Ok(Output::Json),
+        _ => Err(format!("--output {text:?}: table or json").into()),
+    }
+}
+
+/// NAMESPACE/NAME, as Kubernetes would have them.
+fn read_service(text: String) -> Result<String, lexopt::Error> {
+    let good = |part: &str| {
+        !part.is_empty()
+            && part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-.".contains(&b))
+    };
+    match text.split_once('/') {
+        Some((namespace, name)) if good(namespace) && good(name) => Ok(text),
+        _ => Err(format!("--service {text:?}: NAMESPACE/NAME is wanted").into()),
     }
 }
 

@@ -3,6 +3,8 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::view::{Touched, View};
 
 /// What a transaction did.
@@ -14,6 +16,44 @@ pub struct Applied {
     pub bytes: usize,
     /// Messages sent to it.
     pub messages: usize,
+}
+
+/// What was compared, and what differs.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Verified {
+    /// Chains that should be there.
+    pub chains: usize,
+    /// Their rules.
+    pub rules: usize,
+    /// Sets and maps.
+    pub sets: usize,
+    /// Their elements, of those that packets do not fill.
+    pub elements: usize,
+    /// What differs, in words; not more than [`Verified::MOST`] of it.
+    pub differences: Vec<String>,
+    /// How many more there are.
+    pub more: usize,
+}
+
+impl Verified {
+    /// So many differences are told one by one.
+    pub const MOST: usize = 100;
+
+    /// Whether the kernel holds what it should.
+    #[must_use]
+    pub fn is_same(&self) -> bool {
+        self.differences.is_empty()
+    }
+
+    /// Takes note of a difference.
+    pub fn differs(&mut self, what: impl FnOnce() -> String) {
+        if self.differences.len() < Self::MOST {
+            self.differences.push(what());
+        } else {
+            self.more += 1;
+        }
+    }
 }
 
 /// Why the kernel does not hold what it should. It holds what it held before.
@@ -58,6 +98,11 @@ pub trait Backend {
         touched: &Touched,
         node_addrs: &[IpAddr],
     ) -> Result<Applied, BackendError>;
+
+    /// Compares our part of the kernel with what the last successful call made of it.
+    fn verify(&mut self, _view: &View) -> Result<Verified, BackendError> {
+        Err(BackendError::Rules("this backend cannot compare the kernel with what it should hold".to_owned()))
+    }
 
     /// What somebody else did to our part of the kernel since the last call, in words; none if nothing.
     fn interference(&mut self) -> Result<Option<String>, BackendError>;

@@ -7,8 +7,10 @@
 pub mod addresses;
 pub mod applier;
 pub mod backend;
+pub mod control;
 pub mod flows;
 pub mod health_checks;
+pub mod hold;
 pub mod http;
 pub mod memory;
 pub mod metrics;

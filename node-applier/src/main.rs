@@ -8,6 +8,7 @@ use rulecast_connect::ClusterOptions;
 use rulecast_netlink::{AddressMonitor, Conntrack};
 use rulecast_node::applier::Applier;
 use rulecast_node::backend::BackendError;
+use rulecast_node::control::Request;
 use rulecast_node::flows::FlowTable;
 use rulecast_node::health_checks::HealthChecks;
 use rulecast_node::http::Pages;
@@ -18,11 +19,13 @@ use rulecast_node::source::cluster::Cluster;
 use rulecast_node::source::directory::Directory;
 use rulecast_node::status::Shared;
 use rulecast_node::store::Store;
-use rulecast_node::{http, memory, report};
+use rulecast_node::{control, http, memory, report};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 mod args;
+mod ask;
 
 use args::{Command, Options};
 
@@ -42,6 +45,7 @@ fn main() -> ExitCode {
         Command::Version => return print(concat!("rulecast-node ", env!("CARGO_PKG_VERSION"), "\n")),
         Command::Cleanup => Nftables::open().and_then(|mut n| n.clean_up()).map_err(anyhow::Error::from),
         Command::Run(options) => run(*options),
+        Command::Ask(question, options) => return ask::run(question, &options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -103,9 +107,10 @@ async fn start(options: Options) -> anyhow::Result<()> {
             http::open(pages, addr, shared.clone(), options.hard_fail).await?;
         }
     }
+    let asked = listen(&options);
     if let Some(dir) = &options.bundle_dir {
         let source = Directory::new(dir, &options.pool);
-        return follow(local, source, options.once).await;
+        return follow(local, source, asked, options.once).await;
     }
     let _already = rustls::crypto::ring::default_provider().install_default();
     let cluster = ClusterOptions { kubeconfig: options.kubeconfig, context: None };
@@ -115,13 +120,37 @@ async fn start(options: Options) -> anyhow::Result<()> {
     let source = Cluster::new(&client, &options.pool);
     let report = report::run(client, node, options.pool, options.report_interval, shared.clone());
     tokio::spawn(report);
-    follow(local, source, options.once).await
+    follow(local, source, asked, options.once).await
 }
 
-async fn follow(local: Local<Nftables>, source: impl Source, once: bool) -> anyhow::Result<()> {
+/// Lets others ask on this node.
+fn listen(options: &Options) -> Option<mpsc::Receiver<Request>> {
+    if options.once {
+        return None;
+    }
+    let (requests, asked) = control::channel();
+    match control::serve(&options.state_dir, requests) {
+        Ok(()) => Some(asked),
+        Err(error) => {
+            let socket = options.state_dir.join(control::SOCKET);
+            warn!(%error, "{} cannot be served: nobody can ask this applier on its node", socket.display());
+            None
+        }
+    }
+}
+
+async fn follow(
+    local: Local<Nftables>,
+    source: impl Source,
+    asked: Option<mpsc::Receiver<Request>>,
+    once: bool,
+) -> anyhow::Result<()> {
     let mut runner = Runner::new(local, source);
     if once {
         return runner.run_once().await;
+    }
+    if let Some(asked) = asked {
+        runner = runner.with_asked(asked);
     }
     let mut term = signal(SignalKind::terminate())?;
     let mut int = signal(SignalKind::interrupt())?;

@@ -91,6 +91,21 @@ pub struct Metrics {
     pub sizes: (usize, usize),
     /// When the source last said anything.
     pub heard: Option<SystemTime>,
+    /// Since when the source does not answer, when it last did not, and what it was.
+    pub away: Option<Away>,
+    /// A shape is kept on this node.
+    pub held: bool,
+}
+
+/// A source that does not answer.
+#[derive(Debug, Clone)]
+pub struct Away {
+    /// The first failure since it last answered.
+    pub since: SystemTime,
+    /// The last one.
+    pub last: SystemTime,
+    /// What that was.
+    pub message: String,
 }
 
 impl Metrics {
@@ -141,8 +156,16 @@ impl Metrics {
     }
 
     /// The source could not be read.
-    pub fn source_failed(&mut self) {
+    pub fn source_failed(&mut self, message: String) {
         self.source_errors += 1;
+        let last = SystemTime::now();
+        let since = self.away.as_ref().map_or(last, |away| away.since);
+        self.away = Some(Away { since, last, message });
+    }
+
+    /// The source answered.
+    pub fn source_answered(&mut self) {
+        self.away = None;
     }
 
     /// A health check was answered.
@@ -226,6 +249,8 @@ impl Metrics {
     fn write_node(&self, out: &mut String) {
         let (targets, endpoints) = self.sizes;
         one(out, "rulecast_node_bundle_sequence", "gauge", "The version in force.", &self.sequence);
+        let help = "Whether a shape is kept on this node, whatever its pool says.";
+        one(out, "rulecast_node_held", "gauge", help, &u8::from(self.held));
         one(out, "rulecast_node_targets", "gauge", "Load-balancing targets in force.", &targets);
         one(out, "rulecast_node_endpoints", "gauge", "Endpoints in force on this node.", &endpoints);
         let help = "Repairs after somebody else changed the rules.";

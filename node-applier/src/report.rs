@@ -22,6 +22,8 @@ use crate::status::{Shared, State};
 const LOOK: Duration = Duration::from_millis(500);
 /// How long a write may take.
 const TIMEOUT: Duration = Duration::from_secs(15);
+/// The custom resource bounds what is said of a hold, in characters.
+const MAX_HELD: usize = 512;
 const MANAGER: &str = "rulecast-node";
 
 /// Writes RuleNode `node` when something changed, as [`Schedule`] says.
@@ -44,6 +46,7 @@ pub async fn run(client: Client, node: String, pool: String, interval: Duration,
         match write(&api, &node, &status(&pool, &state)).await {
             Ok(()) => {
                 (reported, failing) = (Some(state), false);
+                shared.lock().1.source_answered();
                 debug!("reported");
             }
             Err(error) => {
@@ -106,6 +109,12 @@ fn status(pool: &str, state: &State) -> Value {
     }
     if state.is_next() {
         status["next"] = json!(true);
+    }
+    if let Some(held) = &state.held
+        && let Ok(since) = Timestamp::try_from(held.since)
+    {
+        let message: String = held.message.chars().take(MAX_HELD).collect();
+        status["hold"] = json!({ "reason": held.reason, "message": message, "since": format!("{since:.0}") });
     }
     if let Some(at) = state.applied_at.and_then(time) {
         status["appliedAt"] = json!(at);

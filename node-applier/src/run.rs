@@ -5,6 +5,7 @@ mod local;
 mod wave;
 
 use rulecast_bundle::{Head, Refusal, Way};
+use tokio::sync::mpsc;
 use tokio::time::{Duration, Instant, Interval, MissedTickBehavior, interval};
 use tracing::{info, warn};
 
@@ -15,6 +16,7 @@ use wave::Wave;
 
 use crate::applier::ApplyError;
 use crate::backend::Backend;
+use crate::control::Request;
 use crate::source::{News, Source, SourceError, catch_up};
 
 /// How often to look whether somebody changed our rules: well below the 2 s within which they must be back.
@@ -36,6 +38,8 @@ pub struct Runner<B, S> {
     rules: Interval,
     addresses: Interval,
     patience: Duration,
+    /// What is asked on this node; none: nobody can.
+    asked: Option<mpsc::Receiver<Request>>,
 }
 
 impl<B: Backend, S: Source> Runner<B, S> {
@@ -49,13 +53,19 @@ impl<B: Backend, S: Source> Runner<B, S> {
         let (rules, addresses) = (ticks(WATCH_RULES), ticks(WATCH_ADDRESSES));
         let wave = Wave::new(local.pool());
         local.follow(wave.followed());
-        Self { local, source, wave, retry: None, rules, addresses, patience: PATIENCE }
+        Self { local, source, wave, retry: None, rules, addresses, patience: PATIENCE, asked: None }
     }
 
     /// With another time than a minute after which reading what leads to a version is given up.
     #[must_use]
     pub fn with_patience(self, patience: Duration) -> Self {
         Self { patience, ..self }
+    }
+
+    /// With somebody who asks on this node.
+    #[must_use]
+    pub fn with_asked(self, asked: mpsc::Receiver<Request>) -> Self {
+        Self { asked: Some(asked), ..self }
     }
 
     /// Runs until `stop` resolves. The rules stay in the kernel.
@@ -71,6 +81,7 @@ impl<B: Backend, S: Source> Runner<B, S> {
                         self.try_again().await;
                     }
                     _ = self.addresses.tick() => self.local.watch_addresses(),
+                    Some(request) = next_request(&mut self.asked) => answer(&mut self.local, request),
                     news = self.source.next() => self.take(news).await,
                 }
             }
@@ -178,7 +189,7 @@ impl<B: Backend, S: Source> Runner<B, S> {
 
     /// Reads what leads to a version. Our rules are looked after meanwhile: a source may answer slowly.
     async fn read_way(&mut self, head: &Head, have: Option<u64>) -> Result<Way, SourceError> {
-        let Self { local, source, rules, addresses, patience, .. } = self;
+        let Self { local, source, rules, addresses, patience, asked, .. } = self;
         let read = tokio::time::timeout(*patience, catch_up(&*source, head, have));
         tokio::pin!(read);
         loop {
@@ -190,6 +201,7 @@ impl<B: Backend, S: Source> Runner<B, S> {
                 }
                 _ = rules.tick() => local.tick(),
                 _ = addresses.tick() => local.watch_addresses(),
+                Some(request) = next_request(asked) => answer(local, request),
             }
         }
     }
@@ -200,6 +212,19 @@ impl<B: Backend, S: Source> Runner<B, S> {
             self.follow(head).await;
         }
     }
+}
+
+/// Waits for a question.
+async fn next_request(asked: &mut Option<mpsc::Receiver<Request>>) -> Option<Request> {
+    match asked {
+        Some(asked) => asked.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
+fn answer<B: Backend>(local: &mut Local<B>, Request { ask, reply }: Request) {
+    // Who asked may have given up.
+    let _nobody = reply.send(local.answer(ask));
 }
 
 enum Failure {

@@ -23,6 +23,17 @@ pub struct Problem {
     pub sequence: Option<u64>,
 }
 
+/// A shape that is kept on this node, as it is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Held {
+    /// A CamelCase word.
+    pub reason: &'static str,
+    /// What is different from the pool's bundle, for people.
+    pub message: String,
+    /// Since when.
+    pub since: SystemTime,
+}
+
 /// The node's state.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct State {
@@ -36,6 +47,8 @@ pub struct State {
     pub problem: Option<Problem>,
     /// The name of its bundle: the pool's, or in a wave that of the pool's next shape.
     pub bundle: Option<String>,
+    /// What is kept on this node instead of what is published.
+    pub held: Option<Held>,
     /// How many nodes the pool has.
     pub nodes: usize,
     /// The node is being drained: load balancers should go elsewhere.

@@ -16,10 +16,14 @@ use serde::{Deserialize, Serialize};
 
 pub use disk::{Disk, Folder};
 
+use crate::hold::{BadFile, Hold, Previous, decode_hold, decode_previous};
+
 /// The log is folded into a new base when it exceeds the base's size and this, in bytes.
 const SMALL_LOG: u64 = 256 << 10;
 const BASE: &str = "base";
 const LOG: &str = "log";
+const HOLD: &str = "hold";
+const PREVIOUS: &str = "previous";
 
 /// Where a pool's last good bundle is kept.
 pub struct Store {
@@ -46,6 +50,14 @@ pub enum StoreError {
         path: PathBuf,
         /// How.
         source: Refusal,
+    },
+    /// What is kept beside the bundle is damaged.
+    #[error("{path}: {source}")]
+    BadFile {
+        /// The file.
+        path: PathBuf,
+        /// How.
+        source: BadFile,
     },
 }
 
@@ -124,6 +136,35 @@ impl Store {
             }
             _ => self.replace(&encode_entry(&named, &replica.bundle().frame())),
         }
+    }
+
+    /// The next version that is kept is kept whole: the one before it was not.
+    pub fn skip(&mut self) {
+        self.base_size = 0;
+    }
+
+    /// What somebody asked of this node; none when nothing.
+    pub fn load_hold(&self) -> Result<Option<Hold>, StoreError> {
+        let bytes = self.read(HOLD)?.unwrap_or_default();
+        decode_hold(&bytes).map_err(|source| StoreError::BadFile { path: self.disk.path(HOLD), source })
+    }
+
+    /// Keeps it. To be done before the version is kept that the hold is over.
+    pub fn keep_hold(&mut self, hold: Option<&Hold>) -> Result<(), StoreError> {
+        let bytes = hold.map(Hold::encode).unwrap_or_default();
+        self.disk.replace(HOLD, &bytes).map_err(|e| self.failed(HOLD, e))
+    }
+
+    /// The last change of the shape; none when none was seen.
+    pub fn load_previous(&self) -> Result<Option<Previous>, StoreError> {
+        let bytes = self.read(PREVIOUS)?.unwrap_or_default();
+        decode_previous(&bytes)
+            .map_err(|source| StoreError::BadFile { path: self.disk.path(PREVIOUS), source })
+    }
+
+    /// Keeps it. To be done before the version is kept that brought it.
+    pub fn keep_previous(&mut self, previous: &Previous) -> Result<(), StoreError> {
+        self.disk.replace(PREVIOUS, &previous.encode()).map_err(|e| self.failed(PREVIOUS, e))
     }
 
     fn append(&mut self, entry: &[u8]) -> Result<(), StoreError> {

@@ -23,6 +23,25 @@ use target::{SERVING, set_member};
 /// An element of a static set.
 pub type Element = (Family, Name, Vec<Part>);
 
+/// The records of a bundle.
+pub trait Records {
+    /// A record's value.
+    fn get(&self, key: &Key) -> Option<Value>;
+
+    /// All of them, what is said of nodes before members.
+    fn iter(&self) -> impl Iterator<Item = (Key, Value)>;
+}
+
+impl Records for Bundle {
+    fn get(&self, key: &Key) -> Option<Value> {
+        Self::get(self, key)
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (Key, Value)> {
+        Self::iter(self)
+    }
+}
+
 /// A bundle as one node sees it.
 pub struct View {
     me: Tag,
@@ -59,7 +78,7 @@ pub struct Touched {
 impl View {
     /// The node `name`'s view of a bundle.
     #[must_use]
-    pub fn new(name: &str, bundle: &Bundle) -> Self {
+    pub fn new(name: &str, bundle: &impl Records) -> Self {
         let me = Tag::of(name);
         let fact = match bundle.get(&Key::Node(me)) {
             // A tag names one node; another name under it would be a collision that the controller refuses.

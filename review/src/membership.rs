@@ -1,9 +1,9 @@
 //! Which endpoints Services have on one side only. This is not part of a shape: it changes all the time, and is live.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
-use rulecast_bundle::{Bundle, GroupId, Key, Scope, Tag, Value};
+use rulecast_bundle::{Bundle, GroupId, GroupKind, Key, Member, Scope, Tag, Value};
 use serde::Serialize;
 
 use crate::plain::plain;
@@ -60,32 +60,33 @@ impl EndpointChange {
     }
 }
 
-/// One endpoint of a Service port.
-type Place = (GroupId, IpAddr, u16);
+/// A Service, its port, and an endpoint. The port's number is not part of it: a port that moves keeps its endpoints.
+type Place = (String, String, SocketAddr);
 
 /// Compares the endpoints of two bundles. A Service that is on one side only has all of its endpoints on that side.
 #[must_use]
 pub fn membership(from: &Bundle, to: &Bundle) -> MembershipDifference {
-    let mut places: BTreeMap<Place, BTreeSet<Scope>> = BTreeMap::new();
+    let sides = [Side::new(from), Side::new(to)];
+    let mut places: BTreeMap<Place, [BTreeSet<String>; 2]> = BTreeMap::new();
     for change in from.diff(to) {
-        if let Key::Member { group, scope, port, addr } = change.key {
-            places.entry((group, addr, port)).or_default().insert(scope);
+        for (side, at) in sides.iter().zip(0..) {
+            if let Some((place, scope)) = side.place(&change.key) {
+                places.entry(place).or_default()[at].insert(scope);
+            }
         }
     }
     let mut services: BTreeMap<String, Vec<EndpointChange>> = BTreeMap::new();
-    let sides = [Side::new(from), Side::new(to)];
-    for (place, scopes) in places {
-        let [before, after] = sides.each_ref().map(|side| side.scopes(place, &scopes));
-        let named = sides.iter().rev().find_map(|side| side.group(place.0));
-        let (service, port) = named.unwrap_or_else(|| ("?".to_owned(), place.0.to_string()));
-        let endpoint = SocketAddr::new(place.1, place.2);
-        services.entry(service).or_default().push(EndpointChange { port, endpoint, before, after });
+    for ((service, port, endpoint), scopes) in places {
+        let [before, after] = scopes.map(|scopes| {
+            let words: Vec<String> = scopes.into_iter().collect();
+            (!words.is_empty()).then(|| words.join("; "))
+        });
+        if before != after {
+            services.entry(service).or_default().push(EndpointChange { port, endpoint, before, after });
+        }
     }
-    let sorted = |(service, mut endpoints): (String, Vec<EndpointChange>)| {
-        endpoints.sort_unstable();
-        MembershipChange { service, endpoints }
-    };
-    MembershipDifference { services: services.into_iter().map(sorted).collect() }
+    let services = services.into_iter().map(|(service, endpoints)| MembershipChange { service, endpoints });
+    MembershipDifference { services: services.collect() }
 }
 
 struct Side<'a> {
@@ -107,33 +108,36 @@ impl<'a> Side<'a> {
         Self { bundle, nodes, hosts }
     }
 
+    /// The endpoint that a member record of this side is, and for which nodes.
+    fn place(&self, key: &Key) -> Option<(Place, String)> {
+        let Key::Member { group, scope, port, addr } = key else { return None };
+        let Value::Member(member) = self.bundle.get(key)? else { return None };
+        let (service, name) = self.group(*group)?;
+        Some(((service, name, SocketAddr::new(*addr, *port)), self.scope(*scope, member)))
+    }
+
     /// The Service and port that a target is of.
     fn group(&self, id: GroupId) -> Option<(String, String)> {
-        let Some(Value::Group(group)) = self.bundle.get(&Key::Group(id)) else { return None };
-        let mut port =
-            if group.port_name.is_empty() { format!("{}/{}", id.port, id.proto) } else { group.port_name };
-        if id.kind == rulecast_bundle::GroupKind::Local {
+        let Value::Group(group) = self.bundle.get(&Key::Group(id))? else { return None };
+        let mut port = group.port_name;
+        if port.is_empty() {
+            port = format!("{}/{}", id.port, id.proto);
+        }
+        if id.kind == GroupKind::Local {
             port.push_str(" (local)");
         }
         Some((group.owner, port))
     }
 
-    /// Those of the scopes in which the endpoint is, in words.
-    fn scopes(&self, (group, addr, port): Place, scopes: &BTreeSet<Scope>) -> Option<String> {
-        let word = |scope: &Scope| {
-            let key = Key::Member { group, scope: *scope, port, addr };
-            let Some(Value::Member(member)) = self.bundle.get(&key) else { return None };
-            let word = match scope {
-                Scope::All => "all nodes".to_owned(),
-                Scope::Zone(tag) => format!("zone {:016x}", tag.0),
-                Scope::Node(tag) => self.node(*tag),
-                Scope::Serving => "UDP flows that are there".to_owned(),
-            };
-            let state = if member.terminating { " (terminating)" } else { "" };
-            Some(format!("{word}{state}{}", self.host(member.node)))
+    fn scope(&self, scope: Scope, member: Member) -> String {
+        let nodes = match scope {
+            Scope::All => "all nodes".to_owned(),
+            Scope::Zone(tag) => format!("zone {:016x}", tag.0),
+            Scope::Node(tag) => self.node(tag),
+            Scope::Serving => "UDP flows that are there".to_owned(),
         };
-        let words: Vec<String> = scopes.iter().filter_map(word).collect();
-        (!words.is_empty()).then(|| words.join("; "))
+        let state = if member.terminating { " (terminating)" } else { "" };
+        format!("{nodes}{state}{}", self.host(member.node))
     }
 
     fn node(&self, tag: Tag) -> String {

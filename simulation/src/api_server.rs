@@ -40,6 +40,8 @@ pub(crate) struct ApiServer {
     heads: BTreeMap<String, Vec<Revision>>,
     chunks: Chunks,
     revisions: BTreeMap<(String, u64), Stored>,
+    /// Chunks that a person deleted.
+    taken: BTreeSet<ChunkId>,
     pub(crate) ledger: Ledger,
     trace: Arc<Trace>,
 }
@@ -51,6 +53,7 @@ impl ApiServer {
             heads: BTreeMap::new(),
             chunks: BTreeMap::new(),
             revisions: BTreeMap::new(),
+            taken: BTreeSet::new(),
             ledger,
             trace,
         }
@@ -112,6 +115,7 @@ impl ApiServer {
                 if !named.is_empty() {
                     let id = named[fastrand::usize(..named.len())];
                     self.chunks.remove(&id);
+                    self.taken.insert(id);
                     self.ledger.removed(id);
                 }
                 return;
@@ -205,7 +209,8 @@ impl ApiServer {
 
     /// Chunks that a revision leads to and that are not there.
     pub(crate) fn lost_by_revisions(&self) -> Vec<ChunkId> {
-        self.of_revisions().into_iter().filter(|id| !self.chunks.contains_key(id)).collect()
+        let gone = |id: &ChunkId| !self.chunks.contains_key(id) && !self.taken.contains(id);
+        self.of_revisions().into_iter().filter(gone).collect()
     }
 
     /// Whether a pool's head is what its controllers published, and leads to its content.

@@ -7,6 +7,7 @@ use rulecast_bundle::{Mode, Proto};
 use rulecast_compiler::model::{Endpoint, Node, Options, Pool, Service, ServicePort, Slice, SlicePort};
 use rulecast_connect::between;
 use rulecast_controller::objects::{Content, Kind, Object, ObjectId, PoolConfig};
+use rulecast_controller::release::Asked;
 use rulecast_controller::source::Event;
 use rulecast_controller::world::World;
 use tokio::time::sleep;
@@ -105,7 +106,7 @@ impl Cluster {
         };
         let publish_interval = Duration::from_millis(fastrand::u64(100..2000));
         let pool = Pool { node_selector, options };
-        let config = PoolConfig { pool, publish_interval, ..PoolConfig::default() };
+        let config = PoolConfig { pool, publish_interval, asked: asked(), ..PoolConfig::default() };
         self.set(Kind::RulePool, name, Content::Pool(Box::new(config)));
     }
 
@@ -261,6 +262,10 @@ impl Cluster {
             let Some(mut object) = self.objects.get(&id).cloned() else { continue };
             if let Content::Pool(config) = &mut object.content {
                 config.pool.options.mode = Mode::Nftables;
+                // Of what nobody can read, and of what is in another mode, nothing can be held.
+                if self.modes || !is_sound(pool) {
+                    config.asked = Asked::default();
+                }
             }
             self.set(Kind::RulePool, pool, object.content);
         }
@@ -273,6 +278,17 @@ impl Cluster {
         world.apply(Event::Synced);
         world.compile();
         world
+    }
+}
+
+/// Now and then somebody holds shapes back, or goes back to an older one.
+fn asked() -> Asked {
+    Asked {
+        hold: fastrand::u32(..5) == 0,
+        pinned: (fastrand::u32(..5) == 0).then(|| fastrand::u64(1..8)),
+        manual: fastrand::u32(..8) == 0,
+        history: fastrand::usize(1..5),
+        ..Asked::default()
     }
 }
 

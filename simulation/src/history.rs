@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use rulecast_bundle::Shape;
+use rulecast_compiler::Live;
 use rulecast_connect::between;
 use rulecast_controller::world::World;
 use tokio::runtime::Builder;
@@ -104,7 +106,10 @@ async fn trouble(universe: &Universe, election: &Election) {
     }
     Faults::end(&universe.faults);
     universe.trace.note(format_args!("the faults end"));
-    let sound = |pool: &str| universe.api().is_sound(pool);
+    let sound = |pool: &str| {
+        let api = universe.api();
+        api.is_sound(pool) && api.ledger.head(pool).is_some()
+    };
     universe.cluster().settle(sound);
     universe.wake();
     election.end(universe);
@@ -120,7 +125,7 @@ struct Check<'a> {
 }
 
 impl Check<'_> {
-    async fn converges(&self) {
+    async fn converges(mut self) {
         let deadline = Instant::now() + CONVERGED_WITHIN;
         // What was sent before may still arrive.
         sleep(LONGEST_FLIGHT).await;
@@ -143,6 +148,12 @@ impl Check<'_> {
         }
         // A request without an answer may have kept the leader from looking until now.
         let deadline = Instant::now() + QUIET;
+        let lost = self.universe.api().lost_by_revisions();
+        if let Some(id) = lost.first() {
+            self.universe
+                .trace
+                .violate(Invariant::Collected, format!("chunk {id} of a revision is not there"));
+        }
         let unnamed = loop {
             let unnamed = self.universe.api().unnamed();
             if unnamed.is_empty() || Instant::now() >= deadline {
@@ -164,15 +175,24 @@ impl Check<'_> {
     }
 
     /// Whether heads are what a fresh compile gives, and nodes run them.
-    fn in_step(&self) -> Result<(), String> {
+    fn in_step(&mut self) -> Result<(), String> {
         let api = self.universe.api();
-        for (name, bundle) in self.compiled.compiler().pools() {
+        let names: Vec<String> = self.compiled.pools().keys().cloned().collect();
+        for name in &names {
             let (head, published) =
                 api.ledger.head(name).ok_or_else(|| format!("{name} was never published"))?;
             if !api.is_sound(name) {
                 return Err(format!("what somebody did to {name} is not repaired"));
             }
-            if published.root() != bundle.bundle().root() || head.mode != bundle.options().mode {
+            let asked = &self.compiled.pools()[name].asked;
+            let free = !asked.hold && !asked.manual && asked.pinned.is_none();
+            let bundle = self.compiled.compiler_mut().pool_mut(name).expect("it was compiled");
+            // Whichever shape is live, its endpoints are today's.
+            let shape = Arc::new(Shape::of(head.mode, published));
+            bundle.set_live(if free { Live::Wanted } else { Live::Fixed(shape) });
+            self.compiled.compile();
+            let bundle = self.compiled.compiler_mut().pool_mut(name).expect("it was compiled");
+            if published.root() != bundle.bundle().root() || head.mode != bundle.mode() {
                 let (position, first) = (position(head), published.diff(bundle.bundle()).into_iter().next());
                 return Err(format!("head {position:?} of {name} is not what the objects say: {first:?}"));
             }

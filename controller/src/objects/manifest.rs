@@ -1,5 +1,7 @@
 //! Files of manifests: YAML with many documents, lists as `kubectl get -o yaml` prints them, and JSON.
 
+mod list;
+
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
@@ -37,19 +39,19 @@ pub enum Extent {
 /// Reads a file of manifests. Kinds that do not concern us are left out.
 #[must_use]
 pub fn parse_manifests(text: &str, path: &Path) -> Vec<Result<Object, ManifestError>> {
-    let form = Form::of(path);
-    let parse =
-        |(number, text)| parse_document(text, form, Extent::All).into_iter().map(move |r| (number, r));
-    let name = |(document, result): (usize, Result<Object, Problem>)| {
-        result.map_err(|problem| ManifestError::new(path, document, problem))
+    let parse = |(place, form, text)| {
+        let results = parse_part(text, form, Extent::All).into_iter();
+        results.map(move |result| result.map_err(|problem| ManifestError::new(path, place, problem)))
     };
-    split(text, form).into_iter().flat_map(parse).map(name).collect()
+    split(text, Form::of(path)).into_iter().flat_map(parse).collect()
 }
 
-/// How a file is written.
+/// How a file, or a part of one, is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Form {
     Yaml,
+    /// A sequence that is one item of a list's.
+    YamlItem,
     Json,
 }
 
@@ -60,32 +62,48 @@ impl Form {
     }
 }
 
-/// A file's documents, with their numbers from 1.
-pub(crate) fn split(text: &str, form: Form) -> Vec<(usize, &str)> {
-    if form == Form::Json { vec![(1, text)] } else { documents(text) }
+/// Where in a file: the document, from 1, and of a list the item, from 0.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Place {
+    document: usize,
+    item: Option<usize>,
 }
 
-/// The objects of one document.
-pub(crate) fn parse_document(text: &str, form: Form, extent: Extent) -> Vec<Result<Object, Problem>> {
-    if extent == Extent::Shape && form == Form::Yaml && is_evidently(text, "EndpointSlice") {
+/// A part of a file that can be read by itself.
+pub(crate) type Part<'a> = (Place, Form, &'a str);
+
+/// A file's parts: its documents and, of lists as kubectl prints them, the items.
+pub(crate) fn split(text: &str, form: Form) -> Vec<Part<'_>> {
+    if form == Form::Json {
+        return vec![(Place { document: 1, item: None }, form, text)];
+    }
+    let parts = |(document, text)| match list::items(text) {
+        Some(items) => (0..)
+            .zip(items)
+            .map(|(item, text)| (Place { document, item: Some(item) }, Form::YamlItem, text))
+            .collect(),
+        None => vec![(Place { document, item: None }, Form::Yaml, text)],
+    };
+    documents(text).into_iter().flat_map(parts).collect()
+}
+
+/// The objects of one part.
+pub(crate) fn parse_part(text: &str, form: Form, extent: Extent) -> Vec<Result<Object, Problem>> {
+    if extent == Extent::Shape && list::is_evidently(text, form, "EndpointSlice") {
         return Vec::new();
     }
     let mut out = Vec::new();
-    match if form == Form::Json { read_json(text) } else { read_yaml(text) } {
-        Ok(value) => read(value, extent, &mut |result| out.push(result)),
-        Err(problem) => out.push(Err((None, problem))),
+    let mut push = |result| out.push(result);
+    match (form, if form == Form::Json { read_json(text) } else { read_yaml(text) }) {
+        (Form::YamlItem, Ok(Value::Array(items))) => {
+            for item in items {
+                read(item, extent, &mut push);
+            }
+        }
+        (_, Ok(value)) => read(value, extent, &mut push),
+        (_, Err(problem)) => push(Err((None, problem))),
     }
     out
-}
-
-/// Whether a document is of this kind, as far as a glance tells: it is written in block style, and one line of its
-/// outermost level says so. Text inside of values is always indented there.
-fn is_evidently(text: &str, kind: &str) -> bool {
-    let mut kinds = text.lines().filter_map(|line| line.strip_prefix("kind:"));
-    let flow = |line: &str| line.trim_start().starts_with(['{', '"', '\'', '[', '?', '&', '!', '|', '>']);
-    kinds.next().is_some_and(|found| found.trim() == kind)
-        && kinds.next().is_none()
-        && !text.lines().any(|line| !line.starts_with(' ') && flow(line))
 }
 
 /// Splits at lines that begin with `---`, which YAML lets stand for nothing else, wherever they are. Done here and not by
@@ -196,8 +214,13 @@ fn typed<T: Convert + DeserializeOwned>(value: Value) -> Result<Object, Problem>
 }
 
 impl ManifestError {
-    pub(crate) fn new(path: &Path, document: usize, (id, problem): Problem) -> Self {
-        Self { path: path.to_owned(), document, id, problem }
+    /// Of an object that is not known, it says which item of a list it is.
+    pub(crate) fn new(path: &Path, place: Place, (id, problem): Problem) -> Self {
+        let problem = match (place.item, &id) {
+            (Some(item), None) => format!("items[{item}]: {problem}"),
+            _ => problem,
+        };
+        Self { path: path.to_owned(), document: place.document, id, problem }
     }
 
     /// What the problem is about: the object, or the file.

@@ -20,7 +20,7 @@ use crate::release::NodeReport;
 pub use convert::ConvertError;
 pub(crate) use convert::{Convert, key};
 pub use manifest::{Extent, ManifestError, parse_manifests};
-pub(crate) use manifest::{Form, Problem, parse_document, split};
+pub(crate) use manifest::{Form, Place, Problem, parse_part, split};
 pub(crate) use node::RawNode;
 pub(crate) use pool::RawPool;
 pub use pool::{DEFAULT_POOL, HOLD_REASON, PoolConfig};

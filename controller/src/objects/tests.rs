@@ -364,6 +364,22 @@ fn yaml_documents_lists_and_unknown_kinds() {
 }
 
 #[test]
+fn a_broken_item_hides_no_other() {
+    let item = |name: &str, port: &str| {
+        format!(
+            "- apiVersion: v1\n  kind: Service\n  metadata:\n    name: {name}\n  spec:\n    clusterIP: 10.96.0.1\n    \
+             ports:\n    - port: {port}\n"
+        )
+    };
+    let items = [item("a", "80"), item("b", "{"), item("c", "443")].concat();
+    let all = parse_manifests(&format!("apiVersion: v1\nitems:\n{items}kind: List\n"), Path::new("x.yaml"));
+    let shown: Vec<String> =
+        all.iter().map(|r| r.as_ref().map_or_else(ToString::to_string, |o| o.id.to_string())).collect();
+    assert_eq!((shown[0].as_str(), shown[2].as_str()), ("Service default/a", "Service default/c"));
+    assert!(shown[1].starts_with("x.yaml: document 1: items[1]: not YAML: "), "{}", shown[1]);
+}
+
+#[test]
 fn what_is_cut_off_is_noticed() {
     let whole = "apiVersion: v1\nkind: Service\nmetadata:\n  name: web\nspec:\n  clusterIP: 10.96.0.1\n";
     assert!(parse_manifests(whole, Path::new("x.yaml"))[0].is_ok());

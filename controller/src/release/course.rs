@@ -56,6 +56,12 @@ impl Release {
         proof: Option<&Proof>,
         waves: Option<(Duration, &Fleet<'_>)>,
     ) -> Option<Wanting> {
+        if decision.choice == Choice::Keep
+            && self.live.is_none()
+            && let Some(number) = self.lost()
+        {
+            decision.choice = Choice::Revision(number);
+        }
         let mut wanting = None;
         let live = match decision.choice {
             Choice::Follow => Some(Live::Wanted),
@@ -95,6 +101,12 @@ impl Release {
             }
         }
         wanting
+    }
+
+    /// The revision that was live last, where what is published does not tell: somebody deleted or damaged it.
+    fn lost(&self) -> Option<u64> {
+        let last = self.journal.releases.first()?;
+        self.journal.number_of(last.digest.parse().ok()?)
     }
 
     /// Lets a new shape through where it may go live on every node; otherwise it goes on with its wave.

@@ -106,7 +106,7 @@ impl Release {
         self.planned = None;
         self.wave = None;
         let Some((shape, services)) = published else {
-            self.live = None;
+            // What this process knows to have been live still shall be.
             return;
         };
         let digest = shape.digest();

@@ -1,7 +1,7 @@
 //! Directories of manifests, read once.
 //!
-//! Whoever compares two directories reads much the same twice. So what is read is parsed by its text: documents that are
-//! equal, in whatever files, are parsed once, on all processors.
+//! Whoever compares two directories reads much the same twice. So what is read is parsed by its text: documents and list
+//! items that are equal, in whatever files, are parsed once, on all processors.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
@@ -13,7 +13,9 @@ use std::thread;
 use super::directory::check;
 use super::tree::list;
 use super::{DirectoryError, Event};
-use crate::objects::{Extent, Form, Kind, ManifestError, Object, ObjectId, Problem, parse_document, split};
+use crate::objects::{
+    Extent, Form, Kind, ManifestError, Object, ObjectId, Place, Problem, parse_part, split,
+};
 use crate::world::World;
 
 /// What is read of directories.
@@ -38,20 +40,19 @@ pub fn load_directories(roots: &[&Path], options: &LoadOptions) -> Result<Vec<Wo
     let paths: Vec<&PathBuf> = listed.iter().flat_map(|listed| &listed.files).collect();
     let texts = on_all_processors(&paths, |path| fs::read_to_string(path));
     let mut texts = texts.iter();
-    let mut documents = Documents::default();
+    let mut parts = Parts::default();
     let mut sides = Vec::new();
     for listed in &listed {
         let mut side = Side { files: Vec::new(), problems: listed.problems.clone() };
         for (path, text) in listed.files.iter().zip(texts.by_ref()) {
             match text {
-                Ok(text) => side.files.push(documents.add(path, text)),
+                Ok(text) => side.files.push(parts.add(path, text)),
                 Err(e) => side.problems.push((path.clone(), format!("it cannot be read: {e}"))),
             }
         }
         sides.push(side);
     }
-    let parsed =
-        on_all_processors(&documents.list, |(form, text)| parse_document(text, *form, options.extent));
+    let parsed = on_all_processors(&parts.list, |(form, text)| parse_part(text, *form, options.extent));
     Ok(on_all_processors(&sides, |side| world(side, &parsed, &options.pools)))
 }
 
@@ -80,35 +81,34 @@ fn files(root: &Path) -> Listed {
     listed
 }
 
-/// All documents, each text once.
+/// All parts of files, each text once.
 #[derive(Default)]
-struct Documents<'a> {
+struct Parts<'a> {
     list: Vec<(Form, &'a str)>,
     places: HashMap<(Form, &'a str), usize>,
 }
 
-/// A file, with its documents: their numbers in the file, and where they are in [`Documents`].
-struct FileDocuments<'a> {
+/// A file, with its parts: where they are in the file, and in [`Parts`].
+struct FileParts<'a> {
     path: &'a Path,
-    documents: Vec<(usize, usize)>,
+    parts: Vec<(Place, usize)>,
 }
 
 struct Side<'a> {
-    files: Vec<FileDocuments<'a>>,
+    files: Vec<FileParts<'a>>,
     problems: Vec<(PathBuf, String)>,
 }
 
-impl<'a> Documents<'a> {
-    fn add(&mut self, path: &'a Path, text: &'a str) -> FileDocuments<'a> {
-        let form = Form::of(path);
-        let mut place = |document| {
-            *self.places.entry((form, document)).or_insert_with(|| {
-                self.list.push((form, document));
+impl<'a> Parts<'a> {
+    fn add(&mut self, path: &'a Path, text: &'a str) -> FileParts<'a> {
+        let mut place = |form, part| {
+            *self.places.entry((form, part)).or_insert_with(|| {
+                self.list.push((form, part));
                 self.list.len() - 1
             })
         };
-        let documents = split(text, form).into_iter().map(|(number, text)| (number, place(text))).collect();
-        FileDocuments { path, documents }
+        let parts = split(text, Form::of(path)).into_iter();
+        FileParts { path, parts: parts.map(|(at, form, part)| (at, place(form, part))).collect() }
     }
 }
 
@@ -120,16 +120,16 @@ fn world(side: &Side<'_>, parsed: &[Vec<Result<Object, Problem>>], pools: &[Stri
     for (path, problem) in &side.problems {
         bad_files.entry(path).or_default().push(problem.clone());
     }
-    for FileDocuments { path, documents } in &side.files {
-        let all = documents.iter().flat_map(|(number, at)| parsed[*at].iter().map(move |r| (*number, r)));
-        for (number, result) in all {
+    for FileParts { path, parts } in &side.files {
+        let all = parts.iter().flat_map(|(place, at)| parsed[*at].iter().map(move |r| (*place, r)));
+        for (place, result) in all {
+            let named = |problem: &Problem| ManifestError::new(path, place, problem.clone());
             let (id, content) = match result {
                 Ok(object) => (&object.id, Ok(object)),
-                Err(problem @ (Some(id), _)) => {
-                    (id, Err(ManifestError::new(path, number, problem.clone()).to_string()))
-                }
-                Err((None, problem)) => {
-                    bad_files.entry(path).or_default().push(format!("document {number}: {problem}"));
+                Err(problem @ (Some(id), _)) => (id, Err(named(problem).to_string())),
+                Err(problem @ (None, _)) => {
+                    let ManifestError { document, problem, .. } = named(problem);
+                    bad_files.entry(path).or_default().push(format!("document {document}: {problem}"));
                     continue;
                 }
             };

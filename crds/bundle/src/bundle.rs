@@ -229,6 +229,12 @@ impl Bundle {
         self.differing(target, (self.len / 4).max(SMALL)).map(decode)
     }
 
+    /// The encoded keys of the records that differ, sorted.
+    pub(crate) fn differing_from<'a>(&'a self, target: &'a Self) -> Vec<&'a [u8]> {
+        let changes = self.differing(target, usize::MAX).unwrap_or_default();
+        changes.into_iter().map(|(key, _)| key).collect()
+    }
+
     /// The changes that lead from `self` to `target`, encoded, sorted by key; none when there are more than `limit`.
     fn differing<'a>(&'a self, target: &'a Self, limit: usize) -> Option<Vec<Encoded<'a>>> {
         let mut changes: Vec<Encoded<'a>> = Vec::new();

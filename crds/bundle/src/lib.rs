@@ -4,12 +4,13 @@
 //! to keep. [`frame`] turns lists of changes into bytes; [`Delta`], [`Checkpoint`] and [`Head`] are what travels.
 //! Everything read from outside is bounded before memory is taken for it, and has exactly one accepted encoding.
 //!
-//! There is no Kubernetes client, clock or kernel in here. See docs/design.md, section 3.
+//! There is no Kubernetes client, clock or kernel in here. See docs/design.md, section 2.
 
 mod bundle;
 mod catchup;
 mod codec;
 mod digest;
+mod former;
 pub mod frame;
 mod lane;
 mod name;
@@ -24,6 +25,7 @@ pub use bundle::{Bundle, MisfitError, Undo};
 pub use catchup::{CatchUp, Way};
 pub use codec::DecodeError;
 pub use digest::{BadDigest, Digest};
+pub use former::Former;
 pub use frame::Change;
 pub use lane::Lane;
 pub use name::{BadName, Name, name};

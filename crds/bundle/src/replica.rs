@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use crate::catchup::Way;
 use crate::codec::DecodeError;
 use crate::digest::Digest;
+use crate::former::{self, Former};
 use crate::frame::Change;
 use crate::publication::{FORMAT, Head, Mode};
 use crate::{Bundle, Key, MisfitError, Undo, Value};
@@ -113,6 +114,8 @@ struct InForce {
 pub struct Step {
     /// What changed; none when most of it did, or all.
     pub changes: Option<Vec<Change>>,
+    /// What it took from the shape. Empty when there was no version before.
+    pub former: Former,
     head: Option<InForce>,
     back: Back,
 }
@@ -197,8 +200,9 @@ impl Replica {
         if self.head.is_none() || self.admit(head)?.is_none() || !self.is_content_of(head) {
             return Ok(None);
         }
-        let before = self.put_in_force(head.clone());
-        Ok(Some(Step { changes: Some(Vec::new()), head: before, back: Back::Undo(Vec::new()) }))
+        let head = self.put_in_force(head.clone());
+        let back = Back::Undo(Vec::new());
+        Ok(Some(Step { changes: Some(Vec::new()), former: Former::new(), head, back }))
     }
 
     fn is_content_of(&self, head: &Head) -> bool {
@@ -227,23 +231,29 @@ impl Replica {
                     changes.push(delta.changes);
                 }
                 let changes = Some(net(changes, &undos));
-                Step { changes, head: self.head.take(), back: Back::Undo(undos) }
+                Step { changes, former: Former::new(), head: self.head.take(), back: Back::Undo(undos) }
             }
             Way::Anew(mut bundle, deltas) => {
                 for delta in deltas {
                     let _final = bundle.follow(&delta)?;
                 }
                 let before = std::mem::replace(&mut self.bundle, *bundle);
-                Step { changes: None, head: self.head.take(), back: Back::Bundle(Box::new(before)) }
+                let back = Back::Bundle(Box::new(before));
+                Step { changes: None, former: Former::new(), head: self.head.take(), back }
             }
         };
         if !self.is_content_of(&head) {
             self.retreat(step);
             return Err(Refusal::Digest);
         }
-        if let (Back::Bundle(before), Some(_)) = (&step.back, &step.head) {
-            // Another bundle of the pool, or one read anew, differs in little as a rule.
-            step.changes = before.small_diff(&self.bundle);
+        match (&step.back, &step.head) {
+            (_, None) => {}
+            (Back::Undo(undos), Some(_)) => step.former = former::of_undos(undos, &self.bundle),
+            (Back::Bundle(before), Some(_)) => {
+                // Another bundle of the pool, or one read anew, differs in little as a rule.
+                step.changes = before.small_diff(&self.bundle);
+                step.former = former::of_bundles(before, &self.bundle);
+            }
         }
         self.put_in_force(head);
         Ok(step)

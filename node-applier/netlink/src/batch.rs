@@ -318,6 +318,10 @@ impl Sealed {
         self.out.bytes()
     }
 
+    pub(crate) fn into_bytes(self) -> Vec<u8> {
+        self.out.into_bytes()
+    }
+
     pub(crate) fn messages(&self) -> usize {
         self.end as usize - 1
     }

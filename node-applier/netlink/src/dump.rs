@@ -5,6 +5,7 @@ use rustix::net::RecvFlags;
 
 use crate::TABLE;
 use crate::attr::{Attributes, Buffer, messages};
+use crate::compare::Content;
 use crate::connection::{ATTEMPTS, Connection};
 use crate::describe::family_word;
 use crate::error::Error;
@@ -30,7 +31,7 @@ pub struct Element<'a> {
 }
 
 impl<'a> Element<'a> {
-    fn read(element: Attributes<'a>) -> Option<Self> {
+    pub(crate) fn read(element: Attributes<'a>) -> Option<Self> {
         let data = element.nest(NFTA_SET_ELEM_DATA);
         let verdict = data.nest(NFTA_DATA_VERDICT);
         Some(Self {
@@ -78,6 +79,34 @@ impl Connection {
             Err(error) if error.is_not_found() => Ok(Vec::new()),
             sets => sets,
         }
+    }
+
+    /// Chains, rules and sets of the table; nothing of a table that is not there.
+    pub fn content(&mut self, family: Family) -> Result<Content, Error> {
+        let ours = |attributes: Attributes<'_>| attributes.text(NFTA_TABLE) == Some(TABLE);
+        let what = || format!("list the chains of table {} {TABLE}", family_word(family));
+        let mut content = self.dump(
+            NFT_MSG_GETCHAIN,
+            family,
+            what,
+            |_| (),
+            Content::default,
+            |content, chain| {
+                if ours(chain) {
+                    content.take_chain(chain);
+                }
+            },
+        )?;
+        let what = || format!("list the rules of table {} {TABLE}", family_word(family));
+        let table = |request: &mut Buffer| request.text(NFTA_TABLE, TABLE);
+        let rules = self.dump(NFT_MSG_GETRULE, family, what, table, Content::default, |content, rule| {
+            if ours(rule) {
+                content.take_rule(rule);
+            }
+        })?;
+        content.rules = rules.rules;
+        content.sets = self.sets(family)?;
+        Ok(content)
     }
 
     /// Folds the elements of a set or map into `start()`, one by one as they arrive. When a change in the ruleset
@@ -152,7 +181,7 @@ impl Connection {
     }
 }
 
-fn read_set(set: Attributes<'_>) -> Option<SetInfo> {
+pub(crate) fn read_set(set: Attributes<'_>) -> Option<SetInfo> {
     let data_type = set.number(NFTA_SET_DATA_TYPE).unwrap_or(0);
     // Of a verdict map, the kernel tells the size of its own struct.
     let data_len = if data_type == NFT_DATA_VERDICT { None } else { set.number(NFTA_SET_DATA_LEN) };

@@ -34,6 +34,7 @@
 mod address_monitor;
 mod attr;
 mod batch;
+mod compare;
 mod connection;
 mod conntrack;
 mod describe;
@@ -49,6 +50,7 @@ mod userdata;
 
 pub use address_monitor::AddressMonitor;
 pub use batch::{Batch, Params, Value, Verdict};
+pub use compare::{Content, Expected};
 pub use connection::{Committed, Connection};
 pub use conntrack::{Conntrack, Destinations, Flow, Read};
 pub use dump::Element;

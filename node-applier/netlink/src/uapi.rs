@@ -43,6 +43,7 @@ pub(crate) const NFT_MSG_NEWCHAIN: u16 = nft(3);
 pub(crate) const NFT_MSG_GETCHAIN: u16 = nft(4);
 pub(crate) const NFT_MSG_DELCHAIN: u16 = nft(5);
 pub(crate) const NFT_MSG_NEWRULE: u16 = nft(6);
+pub(crate) const NFT_MSG_GETRULE: u16 = nft(7);
 pub(crate) const NFT_MSG_DELRULE: u16 = nft(8);
 pub(crate) const NFT_MSG_NEWSET: u16 = nft(9);
 pub(crate) const NFT_MSG_GETSET: u16 = nft(10);
@@ -64,6 +65,7 @@ pub(crate) const NFTA_LIST_ELEM: u16 = 1;
 
 pub(crate) const NFTA_CHAIN_NAME: u16 = 3;
 pub(crate) const NFTA_CHAIN_HOOK: u16 = 4;
+pub(crate) const NFTA_CHAIN_POLICY: u16 = 5;
 pub(crate) const NFTA_CHAIN_TYPE: u16 = 7;
 pub(crate) const NFTA_HOOK_HOOKNUM: u16 = 1;
 pub(crate) const NFTA_HOOK_PRIORITY: u16 = 2;
@@ -117,6 +119,7 @@ pub(crate) const NFTA_EXPR_NAME: u16 = 1;
 pub(crate) const NFTA_EXPR_DATA: u16 = 2;
 /// The verdict register.
 pub(crate) const NFT_REG_VERDICT: u32 = 0;
+pub(crate) const NFT_REG_1: u32 = 1;
 /// The first of sixteen 4-byte registers, `NFT_REG32_00` (8) to `NFT_REG32_15` (23).
 pub(crate) const NFT_REG32_00: u32 = 8;
 

@@ -110,6 +110,23 @@ impl Chains {
         self.ports.get(&port).is_some_and(|own| own.maps.contains(&port.name(map)))
     }
 
+    /// Writes all that are there, and their maps.
+    pub(super) fn write_all(&self, batch: &mut Batch, layout: &Layout) -> Result<(), BackendError> {
+        let own = self.ports.values().flat_map(|own| &own.chains).map(|(chain, members)| (*chain, *members));
+        let picks = self.picks.iter().filter_map(|chain| match chain {
+            Chain::Pick { members, .. } => Some((*chain, *members)),
+            _ => None,
+        });
+        for (chain, members) in own.chain(picks) {
+            for map in maps(layout, chain)? {
+                batch.add_set(layout.family, &map);
+            }
+            batch.add_chain(layout.family, name(layout, chain)?.as_str(), None);
+            add_rules(batch, layout, chain, members)?;
+        }
+        Ok(())
+    }
+
     /// Deletes what a Service port has beyond the chains that elements lead to.
     pub(super) fn keep_only(
         &mut self,

@@ -15,6 +15,7 @@ mod table;
 mod target;
 pub mod text;
 mod update;
+mod verify;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -23,7 +24,7 @@ use std::time::{Duration, Instant};
 use rulecast_bundle::nft::Family;
 use rulecast_netlink::{Batch, Committed, Connection, Event, Monitor};
 
-use crate::backend::{Applied, Backend, BackendError};
+use crate::backend::{Applied, Backend, BackendError, Verified};
 use crate::view::{Touched, View};
 use table::Table;
 use target::PortId;
@@ -36,6 +37,9 @@ const PURGES: usize = 256;
 /// Chains that nothing leads to any more stay for so long: before Linux 6.2 the kernel notices late that the elements which
 /// led there are gone, and refuses to delete them.
 const LEFTOVERS: Duration = Duration::from_secs(1);
+
+/// How often the kernel is compared with what it should hold, while somebody changes the ruleset all the time.
+const VERIFY_ATTEMPTS: usize = 5;
 
 /// Services in nf_tables.
 pub struct Nftables {
@@ -122,6 +126,19 @@ impl Nftables {
         }
     }
 
+    fn compare(&mut self, view: &View) -> Result<Verified, BackendError> {
+        let mut verified = Verified::default();
+        if !self.known {
+            verified
+                .differs(|| "the last transaction failed; the whole table is about to be written".to_owned());
+        }
+        for family in [Family::V4, Family::V6] {
+            let table = self.tables.iter().find(|table| table.layout.family == family);
+            verify::verify(&mut self.connection, table, view, family, &mut verified)?;
+        }
+        Ok(verified)
+    }
+
     /// Deletes what Service ports had of their own for a session affinity that is gone.
     fn collect_leftovers(&mut self) -> Result<(), BackendError> {
         let Some(before) = Instant::now().checked_sub(LEFTOVERS) else { return Ok(()) };
@@ -194,6 +211,18 @@ impl Backend for Nftables {
         self.known = true;
         self.purge(purge);
         Ok(committed.into())
+    }
+
+    fn verify(&mut self, view: &View) -> Result<Verified, BackendError> {
+        // Between two dumps of one table somebody may change it.
+        for _ in 0..VERIFY_ATTEMPTS {
+            let before = self.connection.generation()?;
+            let verified = self.compare(view)?;
+            if self.connection.generation()? == before {
+                return Ok(verified);
+            }
+        }
+        Err(rulecast_netlink::Error::Interrupted.into())
     }
 
     fn interference(&mut self) -> Result<Option<String>, BackendError> {

@@ -68,9 +68,7 @@ pub(super) fn write(
         let others = fixed.get(&table.layout.set(set).name).copied().unwrap_or_default();
         elements[set].len() + endpoints.get(&set).copied().unwrap_or_default() + others
     };
-    let pods: Vec<_> =
-        view.fact().pod_cidrs.iter().copied().filter(|(a, _)| Family::of(*a) == family).collect();
-    fixed_part(out, &table.layout, &pods, counts);
+    fixed_part(out, &table.layout, &pods(view, family), counts);
     write_elements(out, table, elements, endpoints.keys().copied())?;
     for (element_family, set, parts) in view.elements() {
         if *element_family == family {
@@ -128,6 +126,48 @@ fn clear(
 fn size(elements: usize) -> u32 {
     let room = elements.saturating_mul(2).next_power_of_two().max(1024);
     u32::try_from(room).unwrap_or(0)
+}
+
+fn pods(view: &View, family: Family) -> Vec<(IpAddr, u8)> {
+    view.fact().pod_cidrs.iter().copied().filter(|(a, _)| Family::of(*a) == family).collect()
+}
+
+/// Writes what a table holds, as if nothing were there. Sets have other sizes than when they were made.
+pub(super) fn rewrite(batch: &mut Batch, table: &Table, view: &View) -> Result<(), BackendError> {
+    let (layout, family) = (&table.layout, table.layout.family);
+    fixed_part(batch, layout, &pods(view, family), |_| 0);
+    table.chains.write_all(batch, layout)?;
+    let endpoint_counts = count_endpoints(table)?;
+    batch.reserve(endpoint_counts.values().sum::<usize>() * ENDPOINT_BYTES);
+    for (id, target) in &table.targets {
+        let mut result = Ok(());
+        target.elements(layout, id, |set, key, content| {
+            if result.is_ok() {
+                result = add(batch, layout, set, &key, content);
+            }
+        })?;
+        result?;
+    }
+    for (set, key) in table.shared.iter().filter(|(_, by)| **by > 0).map(|(shared, _)| shared) {
+        add(batch, layout, *set, key, Content::None)?;
+    }
+    for set in endpoint_counts.into_keys() {
+        endpoints(batch, table, set)?;
+    }
+    for (_, set, parts) in view.elements().iter().filter(|element| element.0 == family) {
+        fixed::add(batch, family, set, parts);
+    }
+    for (set, parts) in
+        layout.rules.sources.iter().flat_map(|set| table.sources.iter().map(move |s| (set, s)))
+    {
+        fixed::add(batch, family, set, parts);
+    }
+    if let Some(set) = layout.node_addresses {
+        for addr in &table.node_addrs {
+            batch.add_element(family, layout.set(set).name.as_str(), &Key::new().addr(*addr), Value::None);
+        }
+    }
+    Ok(())
 }
 
 /// Sets, chains and rules that do not depend on any Service.

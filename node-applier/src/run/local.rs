@@ -1,5 +1,7 @@
 //! The part of the applier's life that needs no source: the kernel, the disk, and what the world is told.
 
+mod asked;
+
 use std::net::IpAddr;
 use std::time::SystemTime;
 
@@ -36,6 +38,8 @@ pub struct Local<B> {
     stays_behind: Option<Problem>,
     /// The version that is waited for because it is older than what is in force from the pool's other bundle was told of.
     told_behind: bool,
+    /// When the log says again that a shape is kept.
+    next_reminder: Option<Instant>,
     /// Tells the node's addresses; none when that cannot be known right now.
     addresses: Box<dyn Fn() -> Option<Vec<IpAddr>>>,
 }
@@ -51,6 +55,7 @@ impl<B: Backend> Local<B> {
             edges: Edges::default(),
             stays_behind: None,
             told_behind: false,
+            next_reminder: None,
             addresses: Box::new(addresses::of_this_node),
         }
     }
@@ -113,13 +118,9 @@ impl<B: Backend> Local<B> {
         }
     }
 
-    pub(super) fn heard(&self) {
-        self.shared.lock().1.heard = Some(SystemTime::now());
-    }
-
     pub(super) fn source_failed(&self, error: &SourceError) {
         warn!(%error, "the source is away; the rules in force stay");
-        self.shared.lock().1.source_failed();
+        self.shared.lock().1.source_failed(error.to_string());
         // A broken watch is nothing lasting; what cannot be read is.
         if !matches!(error, SourceError::Watch(_)) {
             self.shared.fail(error.reason(), error.to_string(), None);
@@ -193,6 +194,9 @@ impl<B: Backend> Local<B> {
     /// What is done every half second.
     pub(super) fn tick(&mut self) {
         self.watch_rules();
+        if self.next_reminder.is_some_and(|at| at <= Instant::now()) {
+            self.tell_hold();
+        }
         if self.edges.tick(&mut self.applier, &self.shared) {
             self.watch_addresses();
         }
@@ -239,22 +243,31 @@ impl<B: Backend> Local<B> {
             bytes = report.applied.bytes,
             "{what}"
         );
+        {
+            let (state, metrics) = &mut *self.shared.lock();
+            state.applied_at = Some(SystemTime::now());
+            // A version that was refused is still refused when the one in force was repaired.
+            state.problem = state.problem.take().filter(|p| p.sequence.is_some());
+            metrics.synced(report);
+        }
+        self.tell();
+    }
+
+    /// Tells what is in force, and does beside rules what follows from it.
+    fn tell(&mut self) {
         let view = self.applier.view();
         let sizes = (view.counts().targets, view.counts().members);
-        let mut guard = self.shared.lock();
-        let (state, metrics) = &mut *guard;
-        state.head = self.applier.head().map(|h| Head { delta: String::new(), ..h.clone() });
-        state.applied_at = Some(SystemTime::now());
-        state.set_in_step(self.applier.in_step());
-        state.draining = view.fact().draining;
-        state.bundle = self.applier.bundle().map(str::to_owned);
-        state.nodes = view.nodes();
-        // A version that was refused is still refused when the one in force was repaired.
-        state.problem = state.problem.take().filter(|p| p.sequence.is_some());
-        metrics.synced(report);
-        metrics.sequence = sequence.unwrap_or_default();
-        metrics.sizes = sizes;
-        drop(guard);
+        {
+            let (state, metrics) = &mut *self.shared.lock();
+            state.head = self.applier.head().map(|h| Head { delta: String::new(), ..h.clone() });
+            state.set_in_step(self.applier.in_step());
+            state.draining = view.fact().draining;
+            state.bundle = self.applier.bundle().map(str::to_owned);
+            state.nodes = view.nodes();
+            metrics.sequence = state.head.as_ref().map_or(0, |head| head.sequence);
+            metrics.sizes = sizes;
+        }
+        self.tell_hold();
         self.edges.follow(&mut self.applier, &self.shared);
     }
 

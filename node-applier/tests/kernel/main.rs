@@ -4,6 +4,7 @@ mod affinity;
 mod behaviour;
 mod own_node;
 mod rig;
+mod verify;
 
 use std::net::IpAddr;
 

@@ -33,6 +33,7 @@ macro_rules! scenarios {
 
 const SCENARIOS: &[Scenario<Cluster>] = scenarios![
     reports::both_nodes_report_what_is_published,
+    reports::a_held_node_reports_it,
     privileges::the_programs_can_do_their_work_and_nothing_else,
     privileges::without_net_admin_the_applier_says_so,
     traffic::endpoints_and_ports_are_followed,

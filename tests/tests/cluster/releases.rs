@@ -82,7 +82,7 @@ pub(crate) fn a_new_shape_waits_for_approval(c: &mut Cluster) -> anyhow::Result<
     answered_by(&from, &new.cluster, &["b1", "b2"])?;
     ends_in(&from, &old.cluster, &Answer::Refused)?;
     let history = cli(c, 0, &["history", POOL])?;
-    ensure!(history.contains(&number) && history.contains("live"), "{history}");
+    ensure!(history.contains(&number) && history.contains("Live,Approved"), "{history}");
     // The exact rules of a node can be had without the node.
     let rules = cli(c, 0, &["render", "live", "--pool", POOL, "--node", &c.network.nodes[0].name])?;
     ensure!(rules.contains("8888"), "the port is missing in:\n{rules}");

@@ -3,7 +3,42 @@
 use anyhow::ensure;
 use rulecast_tests::cluster::Cluster;
 use rulecast_tests::http::metric;
+use rulecast_tests::programs::{self, APPLIER};
 use rulecast_tests::wait::{PATIENCE, wait_for};
+
+/// Somebody on a node keeps its shape, and takes that back.
+pub(crate) fn a_held_node_reports_it(c: &mut Cluster) -> anyhow::Result<()> {
+    let node = c.network.nodes[0].name.clone();
+    let state = c.dir().join(format!("{node}-state"));
+    let ask = |what: &[&str]| {
+        let mut command = programs::command(APPLIER)?;
+        let output = command.args(what).arg("--state-dir").arg(&state).output()?;
+        ensure!(output.status.success(), "{what:?}: {}", String::from_utf8_lossy(&output.stderr));
+        Ok(())
+    };
+    let reported = |c: &Cluster, reason: &serde_json::Value| {
+        wait_for("the RuleNode's status", PATIENCE, || {
+            let status = c.node_status(&node)?;
+            ensure!(status["hold"]["reason"] == *reason, "{status}");
+            Ok(status)
+        })
+    };
+    ask(&["hold", "--reason", "a test"])?;
+    let status = reported(c, &"Hold".into())?;
+    let message = status["hold"]["message"].as_str().unwrap_or_default();
+    ensure!(message.ends_with(": a test") && status["hold"]["since"].is_string(), "{status}");
+    ensure!(
+        metric(&c.ask_applier(0, "/metrics")?.1, "rulecast_node_held")? > 0.0,
+        "the metric does not say so"
+    );
+    ask(&["resume"])?;
+    reported(c, &serde_json::Value::Null)?;
+    ensure!(
+        metric(&c.ask_applier(0, "/metrics")?.1, "rulecast_node_held")? == 0.0,
+        "the metric does not say so"
+    );
+    Ok(())
+}
 
 pub(crate) fn both_nodes_report_what_is_published(c: &mut Cluster) -> anyhow::Result<()> {
     let head = c.wait_until_in_force()?;

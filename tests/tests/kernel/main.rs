@@ -12,6 +12,7 @@ use tempfile::TempDir;
 mod contents;
 mod directory;
 mod expected;
+mod hold;
 mod listing;
 mod render;
 mod waves;

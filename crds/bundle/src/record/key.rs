@@ -26,6 +26,15 @@ impl Key {
         }
     }
 
+    /// The group that the record is, or is a member of.
+    #[must_use]
+    pub fn group(&self) -> Option<GroupId> {
+        match self {
+            Self::Group(group) | Self::Member { group, .. } => Some(*group),
+            _ => None,
+        }
+    }
+
     /// The group, and which of its members.
     #[expect(clippy::type_complexity, reason = "the sort key of one comparison")]
     pub(super) fn target(&self) -> Option<(&GroupId, Option<(&Scope, &u16, &IpAddr)>)> {
