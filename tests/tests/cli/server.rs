@@ -108,7 +108,9 @@ impl Server {
 
     /// Makes or changes objects, their status included.
     pub(crate) fn apply(&self, objects: &[Value]) -> anyhow::Result<()> {
-        self.kubectl.apply(&self.hub, objects)?;
+        if !objects.is_empty() {
+            self.kubectl.apply(&self.hub, objects)?;
+        }
         for object in objects.iter().filter(|object| object.get("status").is_some()) {
             let (kind, name) = (object["kind"].as_str(), object["metadata"]["name"].as_str());
             let mut what = vec![kind.context("a kind")?, name.context("a name")?];
