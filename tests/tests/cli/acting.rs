@@ -206,9 +206,11 @@ pub(crate) fn undo_goes_to_the_revision_before(s: &mut Server) -> anyhow::Result
 pub(crate) fn an_exact_undo_warns_and_ends(s: &mut Server) -> anyhow::Result<()> {
     s.fresh()?;
     s.apply(&healthy())?;
-    let mut next = revision("default", 5);
-    next["spec"]["before"] = json!({ "revision": 2, "sequence": 29, "head": "0".repeat(32), "chunks": [] });
-    s.apply(&[next])?;
+    // What the controller keeps of a revision that another one has replaced.
+    let last = json!({ "lastBundle": { "sequence": 29, "head": "0".repeat(32), "chunks": [] } }).to_string();
+    let status = format!("{{\"status\":{last}}}");
+    let patch = ["patch", "rulerevision", "default-2", "--subresource=status", "--type=merge", "-p", &status];
+    s.kubectl(&patch)?;
     for length in ["2h", "0s"] {
         let ran = s.run(&["undo", "default", "--exact", "--for", length])?.ended(2)?;
         ran.says(&["from 1s to 1h is wanted"])?;

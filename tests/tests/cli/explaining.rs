@@ -134,7 +134,7 @@ pub(crate) fn from_a_service_to_the_rules_of_a_node(s: &mut Server) -> anyhow::R
             s.run(&["explain", "shop/web"])?.ended(1)?.prints(texts).map(drop)
         })
     };
-    breaks(&[pod("web-1", "web", "http", false)], &[]).err();
+    s.apply(&[pod("web-1", "web", "http", false)])?;
     s.run(&["explain", "shop/web"])?.ended(0)?.prints(&["- web-1 is not ready: the probe fails"])?;
     breaks(
         &[slice("web", &[("10.244.0.2", "node-a", false)])],

@@ -70,7 +70,7 @@ pub(crate) struct Server {
 impl Server {
     pub(crate) fn start() -> anyhow::Result<Self> {
         require(&["ip"])?;
-        let program = programs::one(programs::CLI)?;
+        let program = programs::command_line()?;
         let peers = control_plane::peers()?;
         remove_leftovers(PREFIX)?;
         let hub = Namespace::new(&format!("{PREFIX}-{}-hub", std::process::id()))?;
@@ -108,7 +108,9 @@ impl Server {
 
     /// Makes or changes objects, their status included.
     pub(crate) fn apply(&self, objects: &[Value]) -> anyhow::Result<()> {
-        self.kubectl.apply(&self.hub, objects)?;
+        if !objects.is_empty() {
+            self.kubectl.apply(&self.hub, objects)?;
+        }
         for object in objects.iter().filter(|object| object.get("status").is_some()) {
             let (kind, name) = (object["kind"].as_str(), object["metadata"]["name"].as_str());
             let mut what = vec![kind.context("a kind")?, name.context("a name")?];
@@ -165,7 +167,8 @@ impl Server {
         let kubeconfig = self.control_plane.kubeconfig().display().to_string();
         let args = ["run", "--kubeconfig", &kubeconfig, "--bind", "127.0.0.1:10266"];
         let log = self.dir.path().join("controller.log");
-        let mut process = Process::new("the controller", &programs::one(programs::CONTROLLER)?, &args, &log);
+        let mut process =
+            Process::new("the controller", &programs::folder()?.join(programs::CONTROLLER), &args, &log);
         process.start(&self.hub)?;
         Ok(process)
     }
