@@ -194,7 +194,8 @@ impl Due {
                 continue;
             };
             // Git has names of its own in `.git`, branches such as `mend-web.yaml` among them.
-            let hidden = inner.parent().is_some_and(|folder| folder.iter().any(|name| is_hidden(name.as_ref())));
+            let hidden =
+                inner.parent().is_some_and(|folder| folder.iter().any(|name| is_hidden(name.as_ref())));
             if hidden {
                 continue;
             }

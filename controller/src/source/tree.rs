@@ -118,7 +118,8 @@ impl Tree {
     }
 
     fn look_at(&mut self, path: PathBuf, touched: &mut BTreeSet<ObjectId>, events: &mut Vec<Event>) {
-        let print = fs::metadata(self.root.join(&path)).ok().filter(Metadata::is_file).map(|m| Fingerprint::of(&m));
+        let print =
+            fs::metadata(self.root.join(&path)).ok().filter(Metadata::is_file).map(|m| Fingerprint::of(&m));
         let known = self.files.get(&path);
         if known.is_some_and(|known| print.is_some() && known.print == print) {
             return;
@@ -137,7 +138,8 @@ impl Tree {
             return;
         };
         let mut file = self.files.remove(&path).unwrap_or_default();
-        let (mut objects, problem) = read(&self.root.join(&path), &self.name.join(&path), !file.objects.is_empty());
+        let (mut objects, problem) =
+            read(&self.root.join(&path), &self.name.join(&path), !file.objects.is_empty());
         for (object, entry) in std::mem::take(&mut file.objects) {
             if problem.is_some() {
                 // Which objects the unreadable part holds is unknown, so none is taken for removed.

@@ -11,7 +11,8 @@ pub(super) fn progress(stated: &[Stated]) -> Option<Stated> {
     let find = |wanted: &str| stated.iter().find(|(kind, _)| *kind == wanted).map(|(_, said)| said);
     let not = |kind: &str| find(kind).filter(|(holds, ..)| !holds);
     // Nothing but another spec helps, or somebody's word.
-    let stalled = not("Accepted").or_else(|| not("Ready").filter(|(_, reason, _)| *reason == "ShrinkRefused"));
+    let stalled =
+        not("Accepted").or_else(|| not("Ready").filter(|(_, reason, _)| *reason == "ShrinkRefused"));
     if let Some((_, reason, message)) = stalled {
         return Some(("Stalled", (true, reason, message.clone())));
     }

@@ -15,7 +15,10 @@ const FILES: usize = 400;
 /// Git without anybody's settings.
 fn git(folder: &Path, args: &[&str]) {
     let mut command = Command::new("git");
-    command.args(["-c", "user.name=test", "-c", "user.email=test@example.org"]).args(args).current_dir(folder);
+    command
+        .args(["-c", "user.name=test", "-c", "user.email=test@example.org"])
+        .args(args)
+        .current_dir(folder);
     command.env("GIT_CONFIG_NOSYSTEM", "1").env("GIT_CONFIG_GLOBAL", "/dev/null");
     for variable in ["GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"] {
         command.env_remove(variable);

@@ -24,7 +24,8 @@ pub(crate) fn steps(document: &str) -> anyhow::Result<Vec<Step>> {
         }
         let mut block = String::new();
         loop {
-            let (_, line) = lines.next().with_context(|| format!("line {}: no end of the block", number + 1))?;
+            let (_, line) =
+                lines.next().with_context(|| format!("line {}: no end of the block", number + 1))?;
             if line == fence {
                 break;
             }
@@ -49,7 +50,10 @@ pub(crate) fn steps(document: &str) -> anyhow::Result<Vec<Step>> {
 pub(crate) fn check(expected: &str, output: &str) -> anyhow::Result<()> {
     let mut lines = output.lines();
     for wanted in expected.lines().filter(|line| !matches!(line.trim(), "" | "…")) {
-        ensure!(lines.any(|line| fits(wanted.trim_end(), line.trim_end())), "this line is missing:\n{wanted}");
+        ensure!(
+            lines.any(|line| fits(wanted.trim_end(), line.trim_end())),
+            "this line is missing:\n{wanted}"
+        );
     }
     Ok(())
 }

@@ -23,7 +23,10 @@ pub(crate) fn argo_cd_and_flux_read_the_status(c: &mut Cluster) -> anyhow::Resul
             let (status, message) = argo_cd(&script, &pool)?;
             let seen = (status.as_str(), flux_says(&pool));
             let status = &pool["status"];
-            ensure!(seen == (argo, flux) && status.to_string().contains(word), "{seen:?}, {message}: {status}");
+            ensure!(
+                seen == (argo, flux) && status.to_string().contains(word),
+                "{seen:?}, {message}: {status}"
+            );
             ensure!(!message.is_empty(), "no message: {status}");
             Ok(())
         })
@@ -97,7 +100,8 @@ fn script(c: &Cluster) -> anyhow::Result<String> {
     for file in ["kustomization.yaml", "argocd-cm.yaml"] {
         fs::copy(programs::repository().join("manifests/argocd").join(file), component.join(file))?;
     }
-    let config = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: argocd-cm}\ndata: {url: https://example.org}\n";
+    let config =
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: argocd-cm}\ndata: {url: https://example.org}\n";
     fs::write(dir.path().join("argo.yaml"), config)?;
     let kustomization = "resources: [argo.yaml]\ncomponents: [component]\nnamespace: argocd\n";
     fs::write(dir.path().join("kustomization.yaml"), kustomization)?;
