@@ -83,7 +83,7 @@ impl DirectorySource {
             let quiet = (last + GATHER).min(first.map_or(last + GATHER, |first| first + LONGEST));
             tokio::select! {
                 change = self.changes.recv() => match change {
-                    Some(change) => if due.note(change, self.links.target()) {
+                    Some(change) => if due.note(change, &self.links) {
                         last = Instant::now();
                         first = first.or(Some(last));
                     },
@@ -163,7 +163,7 @@ impl Default for Due {
 
 impl Due {
     /// Whether it is of interest.
-    fn note(&mut self, change: notify::Result<notify::Event>, root: &Path) -> bool {
+    fn note(&mut self, change: notify::Result<notify::Event>, links: &Links) -> bool {
         let now = Instant::now();
         let event = match change {
             Ok(event) if event.need_rescan() => {
@@ -187,10 +187,12 @@ impl Due {
         };
         let mut noted = false;
         for path in event.paths {
-            let Ok(inner) = path.strip_prefix(root) else {
-                // Beside a link on the way: perhaps it is the link.
-                self.everything = self.everything.min(now);
-                noted = true;
+            let Ok(inner) = path.strip_prefix(links.target()) else {
+                // Beside a link on the way, or the link.
+                if links.lead_through(&path) {
+                    self.everything = self.everything.min(now);
+                    noted = true;
+                }
                 continue;
             };
             // Git has names of its own in `.git`, branches such as `mend-web.yaml` among them.

@@ -31,6 +31,11 @@ impl Links {
         Some(before)
     }
 
+    /// Whether this is a part of the way.
+    pub(super) fn lead_through(&self, path: &Path) -> bool {
+        self.path.starts_with(path)
+    }
+
     /// The links on the way, of which each may be switched.
     pub(super) fn on_the_way(&self) -> Vec<PathBuf> {
         let is_link = |path: &&Path| fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_symlink());
