@@ -12,6 +12,8 @@ use rulecast_tests::programs::{self, CLI, CONTROLLER};
 
 use crate::document::{self, Step};
 
+/// How long all of it may take, in seconds: some of it waits for what has to come.
+const LIMIT: &str = "240";
 /// Between the outputs of the steps.
 const MARK: char = '\u{1e}';
 
@@ -41,7 +43,9 @@ pub(crate) fn the_document_does_what_it_says(c: &mut Cluster) -> anyhow::Result<
 fn run(c: &Cluster, steps: &[Step]) -> anyhow::Result<(String, bool)> {
     let dir = tempfile::Builder::new().prefix("rc-git-").tempdir()?;
     let path = |name: &str| dir.path().join(name);
-    let mut script = "set -eu -o pipefail\nexec 2>&1\n".to_owned();
+    // What is started in the background ends with the shell, also when that fails half-way.
+    let mut script =
+        "set -eu -o pipefail\nexec 2>&1\ntrap 'kill $(jobs -p) 2>/dev/null || :' EXIT\n".to_owned();
     for step in steps {
         writeln!(script, "{}\nprintf '\\036'", step.script)?;
     }
@@ -61,8 +65,9 @@ fn run(c: &Cluster, steps: &[Step]) -> anyhow::Result<(String, bool)> {
 /// Nothing of the user's: neither Git's settings nor credentials.
 fn shell(dir: &Path, kubeconfig: &Path) -> Command {
     let found = std::env::var("PATH").unwrap_or_default();
-    let mut command = Command::new("bash");
+    let mut command = Command::new("timeout");
     command
+        .args(["--kill-after", "10", LIMIT, "bash"])
         .arg(dir.join("script"))
         .current_dir(dir.join("work"))
         .env("PATH", format!("{}:{found}", dir.join("bin").display()))
