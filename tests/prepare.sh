@@ -17,6 +17,7 @@ need openssl openssl
 need setpriv util-linux
 need cc gcc
 need make make
+need git git
 if [ ${#missing[@]} -gt 0 ]; then
   command -v apt-get >/dev/null || { echo "Missing: install the packages ${missing[*]}." >&2; exit 1; }
   echo "installing ${missing[*]}" >&2

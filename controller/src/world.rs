@@ -71,6 +71,13 @@ impl World {
                     self.quarantined.insert(id, problem);
                 }
             }
+            // The status is about the spec that was looked at, not the one before that is still in force.
+            Event::Unusable(name, generation) => {
+                if let Some(pool) = self.pools.get_mut(&name) {
+                    pool.generation = Some(generation);
+                }
+            }
+            Event::Together(events) => events.into_iter().for_each(|event| self.apply(event)),
             Event::Synced => self.synced = true,
         }
         if self.synced {

@@ -3,6 +3,7 @@
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail, ensure};
@@ -188,6 +189,18 @@ impl Cluster {
     pub fn kubectl_as(&self, who: &str, args: &[&str], input: &str) -> anyhow::Result<String> {
         let kubeconfig = self.dir.path().join(format!("{who}.kubeconfig"));
         self.kubectl.with(&kubeconfig).run(&self.network.hub, args, input)
+    }
+
+    /// `kubectl rulecast` as administrator; it must succeed.
+    pub fn command_line(&self, args: &[&str]) -> anyhow::Result<String> {
+        let output = self.network.hub.run(|| {
+            let mut command = Command::new(programs::command_line()?);
+            command.args(args).env("KUBECONFIG", self.control_plane.kubeconfig()).stdin(Stdio::null());
+            anyhow::Ok(command.env("NO_PROXY", "*").env("no_proxy", "*").output()?)
+        })??;
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "kubectl rulecast {}: {}", args.join(" "), stderr.trim());
+        Ok(String::from_utf8(output.stdout)?)
     }
 
     /// The kubectl that is used.

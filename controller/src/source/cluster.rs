@@ -187,10 +187,15 @@ where
         Some(seen) => drop(seen.insert(name.clone())),
         None => drop(known.names.insert(name.clone())),
     }
-    match object.0.map(Convert::convert) {
-        Ok(Ok(object)) => Event::Set(object),
+    let generation = object.meta().generation.filter(|_| K::KIND == Kind::RulePool);
+    let bad = match object.0.map(Convert::convert) {
+        Ok(Ok(object)) => return Event::Set(object),
         Ok(Err(error)) => Event::Bad(error.id.clone(), error.to_string()),
-        Err(invalid) => Event::Bad(ObjectId::new(K::KIND, name), invalid.to_string()),
+        Err(invalid) => Event::Bad(ObjectId::new(K::KIND, name.as_str()), invalid.to_string()),
+    };
+    match generation {
+        Some(generation) => Event::Together(vec![bad, Event::Unusable(name, generation)]),
+        None => bad,
     }
 }
 
@@ -247,6 +252,7 @@ mod tests {
                 Event::Gone(id) => format!("gone {}", id.name),
                 Event::Bad(id, _) => format!("bad {}", id.name),
                 Event::Synced => "synced".to_owned(),
+                Event::Unusable(..) | Event::Together(_) => unreachable!("only RulePools are told of so"),
             });
         }
         out

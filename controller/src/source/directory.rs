@@ -9,11 +9,15 @@ use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use super::links::Links;
 use super::tree::{Tree, is_hidden, is_manifest};
+use super::worktree::is_being_written;
 use super::{Event, Source};
 
-/// After a change further ones are gathered for this long.
+/// Changes that come within this time of each other are read together,
 const GATHER: Duration = Duration::from_millis(20);
+/// but for no longer than this.
+const LONGEST: Duration = Duration::from_secs(1);
 /// A file whose writer does not close it is read this long after the last write.
 const SETTLED: Duration = Duration::from_millis(300);
 /// What no notification told of is found this soon.
@@ -47,9 +51,9 @@ pub(super) fn check(root: &Path) -> Result<(), DirectoryError> {
 
 /// Follows the `*.yaml`, `*.yml` and `*.json` files under a directory.
 pub struct DirectorySource {
+    links: Links,
     root: PathBuf,
-    /// Ends the notifications when it is dropped.
-    _watcher: RecommendedWatcher,
+    watcher: RecommendedWatcher,
     changes: mpsc::UnboundedReceiver<notify::Result<notify::Event>>,
 }
 
@@ -62,35 +66,85 @@ impl DirectorySource {
         let (sender, changes) = mpsc::unbounded_channel();
         let report = move |event| drop(sender.send(event));
         let mut watcher = notify::recommended_watcher(report).map_err(unwatchable)?;
-        watcher.watch(&root, RecursiveMode::Recursive).map_err(unwatchable)?;
-        Ok(Self { root, _watcher: watcher, changes })
+        let links = Links::new(std::path::absolute(&root).unwrap_or_else(|_| root.clone()));
+        watcher.watch(links.target(), RecursiveMode::Recursive).map_err(unwatchable)?;
+        for folder in links.on_the_way().iter().filter_map(|link| link.parent()) {
+            watcher.watch(folder, RecursiveMode::NonRecursive).map_err(unwatchable)?;
+        }
+        Ok(Self { links, root, watcher, changes })
+    }
+
+    /// Waits until something is due, and for what comes with it: a tool that writes many files is waited for until it pauses,
+    /// Git until it is done.
+    async fn gather(&mut self, due: &mut Due) -> bool {
+        let mut last = Instant::now();
+        let mut first = None;
+        loop {
+            let quiet = (last + GATHER).min(first.map_or(last + GATHER, |first| first + LONGEST));
+            tokio::select! {
+                change = self.changes.recv() => match change {
+                    Some(change) => if due.note(change, &self.links) {
+                        last = Instant::now();
+                        first = first.or(Some(last));
+                    },
+                    // The watcher lives as long as this source does.
+                    None => return false,
+                },
+                () = tokio::time::sleep_until(due.next().max(quiet)) => {
+                    if !is_being_written(self.links.target()) {
+                        return true;
+                    }
+                    tokio::time::sleep(GATHER).await;
+                }
+            }
+        }
+    }
+
+    /// Goes on in another directory when a link was switched.
+    fn follow_links(&mut self, tree: &mut Tree, due: &mut Due) {
+        let Some(before) = self.links.switched() else { return };
+        let target = self.links.target();
+        tracing::info!(path = %self.root.display(), target = %target.display(), "the manifests are in another directory now");
+        // It may be gone, and its watch with it.
+        let _unwatched = self.watcher.unwatch(&before);
+        if let Err(error) = self.watcher.watch(target, RecursiveMode::Recursive) {
+            tracing::warn!(%error, "changes of the manifests are not noticed at once, but only twice a minute");
+        }
+        tree.move_to(target.to_owned());
+        due.everything = Instant::now();
     }
 }
 
 impl Source for DirectorySource {
     async fn run(mut self, events: mpsc::Sender<Event>) {
-        let mut tree = Tree::new(self.root.clone());
+        let mut tree = Tree::new(self.root.clone(), self.links.target().to_owned());
         let mut due = Due::default();
-        let mut news = tree.refresh(None);
-        news.push(Event::Synced);
+        due.everything = Instant::now();
+        let mut synced = Some(Event::Synced);
         loop {
-            for event in news {
-                if events.send(event).await.is_err() {
+            let mut news = Vec::new();
+            loop {
+                if !self.gather(&mut due).await {
                     return;
                 }
-            }
-            let gathered = Instant::now() + GATHER;
-            loop {
-                tokio::select! {
-                    change = self.changes.recv() => match change {
-                        Some(change) => due.note(change),
-                        // The watcher lives as long as this source does.
-                        None => return,
-                    },
-                    () = tokio::time::sleep_until(due.next().max(gathered)) => break,
+                self.follow_links(&mut tree, &mut due);
+                news.extend(tree.refresh(due.take()));
+                // What was read while one version took the place of another is of neither.
+                self.follow_links(&mut tree, &mut due);
+                if is_being_written(self.links.target()) {
+                    due.everything = Instant::now();
+                }
+                if due.next() > Instant::now() {
+                    break;
                 }
             }
-            news = tree.refresh(due.take());
+            news.extend(synced.take());
+            let event = if news.len() > 1 { Some(Event::Together(news)) } else { news.pop() };
+            if let Some(event) = event
+                && events.send(event).await.is_err()
+            {
+                return;
+            }
         }
     }
 }
@@ -108,18 +162,19 @@ impl Default for Due {
 }
 
 impl Due {
-    fn note(&mut self, change: notify::Result<notify::Event>) {
+    /// Whether it is of interest.
+    fn note(&mut self, change: notify::Result<notify::Event>, links: &Links) -> bool {
         let now = Instant::now();
         let event = match change {
             Ok(event) if event.need_rescan() => {
                 self.everything = now;
-                return;
+                return true;
             }
             Ok(event) => event,
             Err(error) => {
                 tracing::warn!(%error, "watching the manifests: looking at all of them");
                 self.everything = now;
-                return;
+                return true;
             }
         };
         let when = match event.kind {
@@ -127,24 +182,42 @@ impl Due {
             EventKind::Access(AccessKind::Close(AccessMode::Write))
             | EventKind::Modify(ModifyKind::Name(_))
             | EventKind::Remove(_) => now,
-            EventKind::Access(_) => return,
+            EventKind::Access(_) => return false,
             _ => now + SETTLED,
         };
+        let mut noted = false;
         for path in event.paths {
+            let Ok(inner) = path.strip_prefix(links.target()) else {
+                // Beside a link on the way, or the link.
+                if links.lead_through(&path) {
+                    self.everything = self.everything.min(now);
+                    noted = true;
+                }
+                continue;
+            };
+            // Git has names of its own in `.git`, branches such as `mend-web.yaml` among them.
+            let hidden =
+                inner.parent().is_some_and(|folder| folder.iter().any(|name| is_hidden(name.as_ref())));
+            if hidden {
+                continue;
+            }
             if is_manifest(&path) {
-                self.files.insert(path, when);
+                self.files.insert(inner.to_owned(), when);
+                noted = true;
             } else if !path.is_file() && (!is_hidden(&path) || path.ends_with("..data")) {
                 // A folder came or went. `..data` is what a mounted ConfigMap switches.
                 self.everything = self.everything.min(when);
+                noted = true;
             }
         }
+        noted
     }
 
     fn next(&self) -> Instant {
         self.files.values().copied().min().unwrap_or(self.everything).min(self.everything)
     }
 
-    /// The files that are due; none: all.
+    /// The files that are due, by their paths in the directory; none: all.
     fn take(&mut self) -> Option<BTreeSet<PathBuf>> {
         let now = Instant::now();
         if self.everything <= now {

@@ -2,8 +2,10 @@
 
 mod cluster;
 mod directory;
+mod links;
 mod load;
 mod tree;
+mod worktree;
 
 use tokio::sync::mpsc;
 
@@ -25,6 +27,10 @@ pub enum Event {
     Gone(ObjectId),
     /// An object, or a file of them, cannot be used; what was known of it before stays. With the reason.
     Bad(ObjectId, String),
+    /// A RulePool that cannot be used has this `metadata.generation`.
+    Unusable(String, i64),
+    /// All of these at once: nothing in between is compiled.
+    Together(Vec<Event>),
     /// Everything that is there has been said. Comes once.
     Synced,
 }

@@ -12,7 +12,12 @@ use super::Event;
 use crate::objects::{Kind, Object, ObjectId, parse_manifests};
 
 /// What is known of a directory's manifests. [`Tree::refresh`] says what changed.
+///
+/// Files are known by their paths in it: where it is may change.
 pub(super) struct Tree {
+    /// What it is called in messages.
+    name: PathBuf,
+    /// Where it is.
     root: PathBuf,
     files: BTreeMap<PathBuf, ManifestFile>,
     /// In which files each object is. The last one counts, as with `kubectl apply -f`.
@@ -53,8 +58,18 @@ pub(super) fn is_hidden(path: &Path) -> bool {
 }
 
 impl Tree {
-    pub(super) fn new(root: PathBuf) -> Self {
-        Self { root, files: BTreeMap::new(), holders: HashMap::new(), said: HashMap::new() }
+    pub(super) fn new(name: PathBuf, root: PathBuf) -> Self {
+        Self { name, root, files: BTreeMap::new(), holders: HashMap::new(), said: HashMap::new() }
+    }
+
+    /// The directory is another one now: every file has to be read, even if size and time are those of its namesake.
+    pub(super) fn move_to(&mut self, root: PathBuf) {
+        self.root = root;
+        self.files.values_mut().for_each(|file| file.print = None);
+    }
+
+    fn named(&self, inner: &Path) -> ObjectId {
+        ObjectId::new(Kind::File, self.name.join(inner).display().to_string())
     }
 
     /// Looks at these files, or at all when none are given, and says what changed.
@@ -75,19 +90,20 @@ impl Tree {
     fn walk(&mut self, events: &mut Vec<Event>) -> BTreeSet<PathBuf> {
         let mut there = BTreeSet::new();
         let mut unreadable = Vec::new();
-        let mut folders = vec![self.root.clone()];
+        let mut folders = vec![PathBuf::new()];
         while let Some(folder) = folders.pop() {
-            let id = ObjectId::new(Kind::File, folder.display().to_string());
-            match list(&folder) {
+            let id = self.named(&folder);
+            match list(&self.root.join(&folder)) {
                 Ok((files, more)) => {
-                    there.extend(files);
-                    folders.extend(more);
+                    let inner = |path: PathBuf| path.strip_prefix(&self.root).map(Path::to_owned).ok();
+                    there.extend(files.into_iter().filter_map(inner));
+                    folders.extend(more.into_iter().filter_map(inner));
                     if self.said.remove(&id).is_some() {
                         events.push(Event::Gone(id));
                     }
                 }
                 // Between listing its parent and now it was removed.
-                Err(e) if e.kind() == ErrorKind::NotFound && folder != self.root => {}
+                Err(e) if e.kind() == ErrorKind::NotFound && !folder.as_os_str().is_empty() => {}
                 Err(e) => {
                     let problem = format!("the folder cannot be read, what was in it stays: {e}");
                     self.said.insert(id.clone(), Arc::new(Err(problem.clone())));
@@ -102,12 +118,13 @@ impl Tree {
     }
 
     fn look_at(&mut self, path: PathBuf, touched: &mut BTreeSet<ObjectId>, events: &mut Vec<Event>) {
-        let print = fs::metadata(&path).ok().filter(Metadata::is_file).map(|m| Fingerprint::of(&m));
+        let print =
+            fs::metadata(self.root.join(&path)).ok().filter(Metadata::is_file).map(|m| Fingerprint::of(&m));
         let known = self.files.get(&path);
         if known.is_some_and(|known| print.is_some() && known.print == print) {
             return;
         }
-        let id = ObjectId::new(Kind::File, path.display().to_string());
+        let id = self.named(&path);
         let Some(print) = print else {
             if let Some(file) = self.files.remove(&path) {
                 for object in file.objects.into_keys() {
@@ -121,7 +138,8 @@ impl Tree {
             return;
         };
         let mut file = self.files.remove(&path).unwrap_or_default();
-        let (mut objects, problem) = read(&path, !file.objects.is_empty());
+        let (mut objects, problem) =
+            read(&self.root.join(&path), &self.name.join(&path), !file.objects.is_empty());
         for (object, entry) in std::mem::take(&mut file.objects) {
             if problem.is_some() {
                 // Which objects the unreadable part holds is unknown, so none is taken for removed.
@@ -134,7 +152,7 @@ impl Tree {
         for object in objects.keys() {
             let holders = self.holders.entry(object.clone()).or_default();
             if holders.insert(path.clone()) && holders.len() > 1 {
-                let last = holders.last().map(|path| path.display().to_string());
+                let last = holders.last().map(|path| self.name.join(path).display().to_string());
                 tracing::warn!(object = %object, last, "an object is in several files; the last one counts");
             }
             touched.insert(object.clone());
@@ -194,7 +212,7 @@ pub(super) fn list(folder: &Path) -> io::Result<(Vec<PathBuf>, Vec<PathBuf>)> {
     Ok((files, folders))
 }
 
-fn read(path: &Path, had_objects: bool) -> (BTreeMap<ObjectId, Entry>, Option<String>) {
+fn read(path: &Path, name: &Path, had_objects: bool) -> (BTreeMap<ObjectId, Entry>, Option<String>) {
     let text = match fs::read_to_string(path) {
         Ok(text) => text,
         Err(e) => return (BTreeMap::new(), Some(format!("it cannot be read: {e}"))),
@@ -205,7 +223,7 @@ fn read(path: &Path, had_objects: bool) -> (BTreeMap<ObjectId, Entry>, Option<St
     }
     let mut objects = BTreeMap::new();
     let mut problems = Vec::new();
-    for result in parse_manifests(&text, path) {
+    for result in parse_manifests(&text, name) {
         match result {
             Ok(object) => drop(objects.insert(object.id.clone(), Arc::new(Ok(object)))),
             Err(error) => match error.id.clone() {

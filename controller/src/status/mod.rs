@@ -2,6 +2,7 @@
 
 mod limits;
 mod notice;
+mod progress;
 mod writer;
 
 use std::collections::BTreeMap;
@@ -14,6 +15,8 @@ use rulecast_compiler::PoolBundle;
 use crate::objects::{Kind, ObjectId};
 use crate::publisher::Published;
 use crate::release::Released;
+
+use progress::progress;
 
 pub(crate) use limits::{Use, uses};
 pub(crate) use notice::notices;
@@ -90,9 +93,12 @@ impl Report<'_> {
         };
         let releases = released.map(|released| released.conditions.clone()).unwrap_or_default();
         let releases = releases.into_iter().map(|(kind, reason, message)| (kind, (true, reason, message)));
-        [("Ready", ready), ("Synced", synced), ("Accepted", accepted)]
+        let main = [("Ready", ready), ("Synced", synced), ("Accepted", accepted)];
+        let stated: Vec<_> = main.into_iter().chain(releases).collect();
+        let progress = progress(&stated);
+        stated
             .into_iter()
-            .chain(releases)
+            .chain(progress)
             .chain(self.external_ips().map(|ignored| ("ExternalIPsServed", ignored)))
             .chain(self.near_limits().map(|near| ("WithinLimits", near)))
             .map(|(kind, (holds, reason, message))| self.condition(kind, holds, reason, &message))

@@ -12,7 +12,7 @@ use rulecast_controller::sink::{ChunkKind, DirectorySink, Sink, SinkError, Versi
 use rulecast_controller::source::{DirectorySource, Event, load_directory, start};
 use tokio::sync::mpsc::Receiver;
 
-fn service(name: &str, ip: &str) -> String {
+pub(crate) fn service(name: &str, ip: &str) -> String {
     format!(
         "---\napiVersion: v1\nkind: Service\nmetadata: {{name: {name}}}\n\
          spec: {{clusterIP: {ip}, ports: [{{port: 80}}]}}\n"
@@ -21,19 +21,30 @@ fn service(name: &str, ip: &str) -> String {
 
 /// The events until none comes for a while.
 async fn settle(events: &mut Receiver<Event>) -> Vec<String> {
+    settle_in_steps(events).await.concat()
+}
+
+/// The same, with those that come at once together.
+pub(crate) async fn settle_in_steps(events: &mut Receiver<Event>) -> Vec<Vec<String>> {
     let mut out = Vec::new();
     while let Ok(Some(event)) = tokio::time::timeout(Duration::from_millis(700), events.recv()).await {
-        out.push(match event {
-            Event::Set(object) => match object.content {
-                Content::Service(service) => format!("set {} {:?}", object.id, service.cluster_ips),
-                _ => format!("set {}", object.id),
-            },
-            Event::Gone(id) => format!("gone {id}"),
-            Event::Bad(id, _) => format!("bad {id}"),
-            Event::Synced => "synced".to_owned(),
-        });
+        let together = if let Event::Together(events) = event { events } else { vec![event] };
+        out.push(together.into_iter().map(told).collect());
     }
     out
+}
+
+fn told(event: Event) -> String {
+    match event {
+        Event::Set(object) => match object.content {
+            Content::Service(service) => format!("set {} {:?}", object.id, service.cluster_ips),
+            _ => format!("set {}", object.id),
+        },
+        Event::Gone(id) => format!("gone {id}"),
+        Event::Bad(id, _) => format!("bad {id}"),
+        Event::Synced => "synced".to_owned(),
+        other => format!("{other:?}"),
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,3 +7,4 @@ mod publisher;
 mod releases;
 mod rig;
 mod running;
+mod worktrees;

@@ -116,8 +116,11 @@ pub enum Approval {
 }
 
 /// A shape that somebody has looked at.
+///
+/// It is written as a whole: a number by one writer beside the digest of another would name two shapes.
 #[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-map-type" = "atomic"))]
 pub struct Approved {
     /// The number of its RuleRevision. When given, it and the digest must name the same one. Left out where the digest was
     /// computed before there was a RuleRevision: in CI, from manifests.
