@@ -99,7 +99,7 @@ pub(crate) fn an_undo_brings_the_old_shape_with_todays_endpoints(c: &mut Cluster
     c.set_endpoints("web", 8080, &[unready("a1"), ready("b1")])?;
     answered_by(&from, &new.cluster, &["b1"])?;
     let before = c.wait_until_in_force()?;
-    cli(c, 0, &["undo", POOL, "--yes", "--wait"])?;
+    cli(c, 0, &["undo", POOL, "--wait"])?;
     answered_by(&from, &old.cluster, &["b1"])?;
     ends_in(&from, &new.cluster, &Answer::Refused)?;
     let after = c.head()?;
@@ -113,15 +113,15 @@ pub(crate) fn an_undo_brings_the_old_shape_with_todays_endpoints(c: &mut Cluster
     answered_by(&inside(c), &old.cluster, &["b1"])?;
     let status = cli(c, 0, &["status", POOL])?;
     ensure!(status.contains("resume"), "{status}");
-    cli(c, 0, &["resume", POOL, "--yes", "--wait"])?;
+    cli(c, 0, &["resume", POOL, "--wait"])?;
     answered_by(&inside(c), &newest.cluster, &["b1"])?;
     // Exactly as it was, the dead endpoint included, for as long as it is asked for.
     let exact = cli(c, 0, &["history", POOL, "-o", "json"])?;
     ensure!(exact.contains("revision") || exact.contains("number"), "{exact}");
-    cli(c, 0, &["undo", POOL, "--exact", "--for", "5m", "--yes", "--wait"])?;
+    cli(c, 0, &["undo", POOL, "--exact", "--for", "5m", "--wait"])?;
     let condition = c.pool_status(POOL)?["conditions"].to_string();
     ensure!(condition.contains("ExactReplay"), "{condition}");
-    cli(c, 0, &["resume", POOL, "--yes", "--wait"])?;
+    cli(c, 0, &["resume", POOL, "--wait"])?;
     answered_by(&inside(c), &newest.cluster, &["b1"])?;
     reset(c)
 }
@@ -131,14 +131,14 @@ pub(crate) fn a_hold_is_for_shapes_and_not_for_endpoints(c: &mut Cluster) -> any
     let old = plain(c, "web", &["a1", "b1"])?;
     answered_by(&from, &old.cluster, &["a1", "b1"])?;
     c.wait_until_in_force()?;
-    cli(c, 0, &["hold", POOL, "--reason", "$(reboot) `x` \"night shift\"", "--yes"])?;
+    cli(c, 0, &["hold", POOL, "--reason", "$(reboot) `x` \"night shift\""])?;
     let new = move_to(c, 8888)?;
     c.set_endpoints("web", 8080, &[ready("b2")])?;
     answered_by(&from, &old.cluster, &["b2"])?;
     ends_in(&from, &new.cluster, &Answer::Refused)?;
     let status = cli(c, 0, &["status", POOL])?;
     ensure!(status.contains("night shift"), "{status}");
-    cli(c, 0, &["resume", POOL, "--yes", "--wait"])?;
+    cli(c, 0, &["resume", POOL, "--wait"])?;
     answered_by(&from, &new.cluster, &["b2"])?;
     reset(c)
 }
