@@ -72,21 +72,18 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Outcome> {
 /// All checks of an installation.
 pub(crate) async fn check(cluster: &Cluster, system: &str) -> Result<Report, Problem> {
     let mut report = Report::default();
-    let crds = crds::established(cluster).await?;
-    let usable = crds.passed();
-    report.add(crds);
+    report.add(crds::established(cluster).await?);
     report.add(installed::controller(cluster, system).await?);
-    if usable {
-        let fleet = crate::fleet::read(cluster).await;
-        let mut section = Section::new("pools");
-        if let Some(fleet) = section.take("read pools and nodes", fleet)? {
-            pools::check(&mut section, &fleet);
-            report.add(section);
-            report.add(nodes::check(&fleet));
-            report.add(kube_proxy::beside(cluster, &fleet).await?);
-        } else {
-            report.add(section);
-        }
+    let mut section = Section::new("pools");
+    let fleet = crate::fleet::read(cluster).await;
+    let fleet = section.take("pools and nodes", fleet)?;
+    if let Some(fleet) = &fleet {
+        pools::check(&mut section, fleet);
+    }
+    report.add(section);
+    if let Some(fleet) = &fleet {
+        report.add(nodes::check(fleet));
+        report.add(kube_proxy::beside(cluster, fleet).await?);
     }
     Ok(report)
 }

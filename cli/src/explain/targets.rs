@@ -91,7 +91,7 @@ pub(super) fn when_empty(empty: Empty) -> &'static str {
     match empty {
         Empty::Reject => "connections are refused at once (TCP reset or ICMP port unreachable)",
         Empty::Drop => {
-            "packets are dropped, so clients time out: there are endpoints, but none on this node, and the policy is Local"
+            "packets are dropped and clients time out: there are endpoints, but none on this node, and the policy is Local"
         }
     }
 }

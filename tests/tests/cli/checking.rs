@@ -166,7 +166,7 @@ pub(crate) fn an_installation_and_each_way_it_fails(s: &mut Server) -> anyhow::R
     fails(
         &[bad],
         &["✗ default: 1 Services keep their previous rules", "prod/web (its port is taken)"],
-        &[fine.clone()],
+        std::slice::from_ref(&fine),
     )?;
     let failed = [condition("Ready", "False", "PublishFailed", "etcd is full")];
     let bad = pool("default", &none, 3, &json!({ "conditions": failed }));
