@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::links::Links;
 use super::tree::{Tree, is_hidden, is_manifest};
-use super::worktree::is_being_written;
+use super::worktree::WorkTree;
 use super::{Event, Source};
 
 /// Changes that come within this time of each other are read together,
@@ -80,7 +80,8 @@ impl DirectorySource {
         let mut last = Instant::now();
         let mut first = None;
         loop {
-            let quiet = (last + GATHER).min(first.map_or(last + GATHER, |first| first + LONGEST));
+            let quiet = (last + GATHER).max(due.latest());
+            let quiet = first.map_or(quiet, |first| quiet.min(first + LONGEST));
             tokio::select! {
                 change = self.changes.recv() => match change {
                     Some(change) => if due.note(change, &self.links) {
@@ -91,7 +92,7 @@ impl DirectorySource {
                     None => return false,
                 },
                 () = tokio::time::sleep_until(due.next().max(quiet)) => {
-                    if !is_being_written(self.links.target()) {
+                    if WorkTree::of(self.links.target()) != WorkTree::Written {
                         return true;
                     }
                     tokio::time::sleep(GATHER).await;
@@ -128,10 +129,11 @@ impl Source for DirectorySource {
                     return;
                 }
                 self.follow_links(&mut tree, &mut due);
+                let before = WorkTree::of(self.links.target());
                 news.extend(tree.refresh(due.take()));
                 // What was read while one version took the place of another is of neither.
                 self.follow_links(&mut tree, &mut due);
-                if is_being_written(self.links.target()) {
+                if before == WorkTree::Written || WorkTree::of(self.links.target()) != before {
                     due.everything = Instant::now();
                 }
                 if due.next() > Instant::now() {
@@ -217,10 +219,16 @@ impl Due {
         self.files.values().copied().min().unwrap_or(self.everything).min(self.everything)
     }
 
-    /// The files that are due, by their paths in the directory; none: all.
+    /// When all files that are known to have changed can be read.
+    fn latest(&self) -> Instant {
+        self.files.values().copied().max().unwrap_or_else(Instant::now)
+    }
+
+    /// The files that are due, by their paths in the directory; none: all. Where several files change, the news of more of
+    /// them may still be on its way.
     fn take(&mut self) -> Option<BTreeSet<PathBuf>> {
         let now = Instant::now();
-        if self.everything <= now {
+        if self.everything <= now || self.files.len() > 1 && self.latest() <= now {
             *self = Self::default();
             return None;
         }
