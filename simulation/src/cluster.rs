@@ -71,7 +71,7 @@ impl Cluster {
         let kind = match &event {
             Event::Set(object) => object.id.kind,
             Event::Gone(id) | Event::Bad(id, _) => id.kind,
-            Event::Synced => return,
+            Event::Unusable(..) | Event::Together(_) | Event::Synced => return,
         };
         let at = KINDS.iter().position(|k| *k == kind).expect("a known kind");
         self.log[at].push(event);

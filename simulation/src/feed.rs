@@ -99,7 +99,7 @@ impl Watch {
                     objects.remove(id);
                 }
                 Event::Bad(id, problem) => drop(bad.insert(id.clone(), problem.clone())),
-                Event::Synced => {}
+                Event::Unusable(..) | Event::Together(_) | Event::Synced => {}
             }
         }
         let there: BTreeSet<ObjectId> = objects.keys().chain(bad.keys()).cloned().collect();
