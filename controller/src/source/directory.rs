@@ -119,8 +119,7 @@ impl DirectorySource {
 impl Source for DirectorySource {
     async fn run(mut self, events: mpsc::Sender<Event>) {
         let mut tree = Tree::new(self.root.clone(), self.links.target().to_owned());
-        let mut due = Due::default();
-        due.everything = Instant::now();
+        let mut due = Due { everything: Instant::now(), ..Due::default() };
         let mut synced = Some(Event::Synced);
         loop {
             let mut news = Vec::new();
