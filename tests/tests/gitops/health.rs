@@ -79,7 +79,8 @@ pub(crate) fn argo_cd_and_flux_read_the_status(c: &mut Cluster) -> anyhow::Resul
     for name in &names {
         change(c, name)?;
     }
-    look(c, "many Services", "Healthy", "Current", "\"services\":17")?;
+    let all = c.kubectl(&["get", "services", "-A", "-o", "name"])?.lines().count();
+    look(c, "many Services", "Healthy", "Current", &format!("\"services\":{all},"))?;
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     c.kubectl(&[&["delete", "service"], &names[..]].concat())?;
     look(c, "a refusal", "Degraded", "Failed", "ShrinkRefused")
