@@ -1,6 +1,6 @@
 # The targets that the README names. `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help demo test simulate upstream bench connect fanout propagation cluster build crds check fuzz clean-namespaces
+.PHONY: help demo test simulate upstream bench connect fanout propagation review cluster build crds check fuzz clean-namespaces
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-18s %s\n", $$1, $$2}'
@@ -47,6 +47,11 @@ propagation: ## time from the write of an EndpointSlice to the kernel, beside ku
 	tests/prepare.sh
 	cargo build --release -p rulecast-bench -p rulecast-controller -p rulecast-node
 	"$${CARGO_TARGET_DIR:-target}/release/rulecast-bench" propagation $(ARGS)
+
+review: ## time of a diff, and from an undo to the kernel, on a real API server; needs root
+	tests/prepare.sh
+	cargo build --release -p rulecast-bench -p rulecast-controller -p rulecast-node -p kubectl-rulecast
+	"$${CARGO_TARGET_DIR:-target}/release/rulecast-bench" review $(ARGS)
 
 cluster: ## the same against a real kube-apiserver, with a controller and two nodes; needs root
 	tests/prepare.sh

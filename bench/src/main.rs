@@ -10,7 +10,7 @@ use rulecast_bench::apply::{self, Prepared};
 use rulecast_bench::cluster::{Cluster, Size};
 use rulecast_bench::progress::Progress;
 use rulecast_bench::report::{self, Row};
-use rulecast_bench::{compile, connect, fanout, propagation, wire};
+use rulecast_bench::{compile, connect, fanout, propagation, review, wire};
 
 /// The controller's allocator, so that `compile` reports the controller's memory.
 #[global_allocator]
@@ -45,7 +45,9 @@ enum What {
     /// cluster, and while changes go on. Needs root, and the real kube-apiserver and kube-proxy, which are built from
     /// source if they never were.
     Propagation(Propagation),
-    /// All of these but `connect`, `fanout` and `propagation`, at 1,000, 10,000 and 40,000 Services unless told otherwise.
+    /// The time of `kubectl-rulecast diff`, and from `kubectl-rulecast undo` to the kernel, on a real API server. Needs root.
+    Review(Review),
+    /// All of these but `connect`, `fanout`, `propagation` and `review`, at 1,000, 10,000 and 40,000 Services unless told otherwise.
     /// Needs root.
     All(Node),
     /// One measurement of the compiler, in a process of its own.
@@ -131,6 +133,22 @@ struct Fanout {
 }
 
 #[derive(Args)]
+struct Review {
+    /// Number of Services; several, separated by commas, are measured one after the other.
+    #[arg(long, value_delimiter = ',', default_value = "1000,10000")]
+    services: Vec<u32>,
+    /// Number of endpoints of each Service.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(2..))]
+    endpoints: u32,
+    /// How often to do it.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
+    repeat: u32,
+    /// Print one JSON object a line.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args)]
 struct Propagation {
     /// Number of Services; several, separated by commas, are measured one after the other.
     #[arg(long, value_delimiter = ',', default_value = "1000,10000")]
@@ -175,6 +193,7 @@ fn run(command: What) -> Result<()> {
         What::Connect(options) => return connect(&options),
         What::Fanout(options) => return fanout(&options),
         What::Propagation(options) => return propagation(&options),
+        What::Review(options) => return review(&options),
         What::Compile(common) => (&["compile"], common, None),
         What::Wire(common) => (&["wire"], common, None),
         What::Apply(node) => (&["apply"], node.common, node.node_binary),
@@ -274,6 +293,20 @@ fn propagation(options: &Propagation) -> Result<()> {
             }
             Ok(())
         })?;
+    }
+    Ok(())
+}
+
+fn review(options: &Review) -> Result<()> {
+    let mut progress = Progress::default();
+    for services in &options.services {
+        let size = Size { services: *services, endpoints: options.endpoints };
+        let row = review::measure(size, options.repeat, &mut progress)?;
+        if options.json {
+            println!("{}", serde_json::to_string(&row)?);
+        } else {
+            print!("{}", row.table());
+        }
     }
     Ok(())
 }

@@ -6,7 +6,7 @@
 
 mod notification;
 mod observer;
-mod proxies;
+pub(crate) mod proxies;
 mod table;
 
 use std::net::{IpAddr, SocketAddrV4};

@@ -60,7 +60,7 @@ fn configuration(kubeconfig: &str, node: &str) -> Value {
 }
 
 /// Starts the controller next to the API server and waits until it has published.
-pub(super) fn controller(live: &Live) -> Result<Process> {
+pub(crate) fn controller(live: &Live) -> Result<Process> {
     let mut process = live.controller()?;
     process.start(&live.hub)?;
     wait_for("the first bundle", FULL_LOAD, || {
@@ -71,7 +71,7 @@ pub(super) fn controller(live: &Live) -> Result<Process> {
 }
 
 /// Starts the applier in a namespace and waits until it has written all rules.
-pub(super) fn applier(live: &Live, namespace: &Namespace, progress: &mut Progress) -> Result<Process> {
+pub(crate) fn applier(live: &Live, namespace: &Namespace, progress: &mut Progress) -> Result<Process> {
     let token = live.run(async || {
         live.add_appliers(NODE..NODE + 1, progress).await?;
         let mut connection = live.api().connect(Protocol::Http1, live.admin()).await?;
