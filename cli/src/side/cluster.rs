@@ -77,16 +77,16 @@ impl Reader {
     }
 
     async fn pending(&self, pool: &RulePool, pending: &Pending) -> anyhow::Result<Compiled> {
-        let number = match pending.revision {
-            Some(number) => Some(number),
+        let mut number = pending.revision;
+        if number.is_none() {
             // The status is written every two seconds at most; the revision may be there before.
-            None => {
-                let all: Vec<RuleRevision> = self.cluster.list_where("spec.pool", &pool.name_any()).await?;
-                all.into_iter()
-                    .find(|found| found.spec.digest == pending.digest)
-                    .map(|found| found.spec.number)
-            }
-        };
+            let all: Vec<RuleRevision> = self.cluster.list_where("spec.pool", &pool.name_any()).await?;
+            number = all
+                .into_iter()
+                .map(|found| found.spec)
+                .find(|s| s.digest == pending.digest)
+                .map(|s| s.number);
+        }
         let number = number.with_context(|| {
             format!(
                 "the shape that waits in the pool {} is not written down yet ({}); try again in a moment",
