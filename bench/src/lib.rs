@@ -14,7 +14,7 @@ mod memory;
 mod objects;
 pub mod progress;
 pub mod propagation;
-pub mod review;
 pub mod report;
+pub mod review;
 pub mod stats;
 pub mod wire;

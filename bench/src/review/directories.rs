@@ -15,7 +15,8 @@ use crate::objects;
 pub(super) fn measure(cluster: &Cluster, size: Size, repeat: u32) -> Result<[Vec<Duration>; 2]> {
     let dir = tempfile::Builder::new().prefix("rulecast-review-").tempdir()?;
     let mut services: Vec<Value> = (0..size.services).map(|n| objects::service(cluster, n)).collect();
-    let names = ["files/before", "files/after", "list/before", "list/after"].map(|name| dir.path().join(name));
+    let names =
+        ["files/before", "files/after", "list/before", "list/after"].map(|name| dir.path().join(name));
     for (n, folder) in names.iter().enumerate() {
         if n % 2 == 1 {
             services[0]["spec"]["sessionAffinityConfig"] = json!({ "clientIP": { "timeoutSeconds": 100 } });

@@ -59,11 +59,7 @@ impl Row {
             let _ = writeln!(out, "  {what:<46} {value:>12}   {limit}");
         };
         line("diff of one Service, cluster", format!("{:.2} s", self.diff_cluster_seconds), "2 s");
-        line(
-            "diff of one Service, a file each",
-            format!("{:.2} s", self.diff_directories_seconds),
-            "1 s",
-        );
+        line("diff of one Service, a file each", format!("{:.2} s", self.diff_directories_seconds), "1 s");
         line("diff of one Service, one kubectl List", format!("{:.2} s", self.diff_list_seconds), "1 s");
         line("its lines", self.diff_lines.to_string(), "20");
         line("undo, command to kernel", format!("{:.2} s", self.undo_seconds), "3 s");
@@ -155,8 +151,11 @@ impl Bench<'_> {
         let affinity = json!({ "sessionAffinity": "ClientIP",
                                "sessionAffinityConfig": { "clientIP": { "timeoutSeconds": seconds } } });
         let patch = json!({ "spec": affinity }).to_string();
-        let (namespace, name) = (namespace.as_str().context("a namespace")?, name.as_str().context("a name")?);
-        self.live.kubectl(&["patch", "service", "-n", namespace, name, "--type=merge", "-p", &patch]).map(drop)
+        let (namespace, name) =
+            (namespace.as_str().context("a namespace")?, name.as_str().context("a name")?);
+        self.live
+            .kubectl(&["patch", "service", "-n", namespace, name, "--type=merge", "-p", &patch])
+            .map(drop)
     }
 
     /// The time of `diff` while a changed Service waits, and the lines it prints.
@@ -219,7 +218,8 @@ impl Bench<'_> {
 
     /// The newest revision's object and its own chunk.
     fn revision_bytes(&self) -> Result<u64> {
-        let revisions: Value = serde_json::from_str(&self.live.kubectl(&["get", "rulerevisions", "-o", "json"])?)?;
+        let revisions: Value =
+            serde_json::from_str(&self.live.kubectl(&["get", "rulerevisions", "-o", "json"])?)?;
         let all = revisions["items"].as_array().context("revisions")?;
         let newest = all.iter().max_by_key(|r| r["spec"]["number"].as_u64()).context("a revision")?;
         let chunk = newest["spec"]["chunks"].as_array().and_then(|c| c.last()).and_then(Value::as_str);
