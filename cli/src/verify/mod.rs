@@ -2,6 +2,7 @@
 
 mod compare;
 mod inputs;
+mod node;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use serde::Serialize;
 use crate::cluster::{Cluster, ClusterArgs, block_on};
 use crate::exit::Outcome;
 use crate::fleet::Hold;
-use crate::output::{Cell, OutputArgs, Page, Show, Table, Tone, now, plural, print};
+use crate::output::{Cell, Format, OutputArgs, Page, Show, Table, Tone, now, plural, print};
 use crate::published;
 
 use compare::{Difference, compare};
@@ -28,6 +29,7 @@ pub(crate) const HELP: &str = "\
 Examples:
   kubectl rulecast verify
   kubectl rulecast verify default -o json
+  kubectl rulecast verify --node worker-1
 
 It reads all Services, EndpointSlices, Nodes, ServiceCIDRs and RulePools, compiles them here as the controller does, and compares
 every record with the published bundle, whose digest is checked, too. What differs is looked at three times, more than a publish
@@ -47,6 +49,9 @@ pub(crate) struct Options {
     /// The RulePool; none: all of them.
     #[arg(value_name = "POOL")]
     pool: Option<String>,
+    /// Compare the kernel of this node with what its applier wrote, instead. It is asked in its pod, by kubectl exec.
+    #[arg(long, value_name = "NODE", conflicts_with = "pool")]
+    node: Option<String>,
     #[command(flatten)]
     output: OutputArgs,
     #[command(flatten)]
@@ -57,6 +62,10 @@ pub(crate) struct Options {
 pub(crate) fn run(options: &Options) -> anyhow::Result<Outcome> {
     block_on(async {
         let cluster = Cluster::connect(&options.cluster).await?;
+        if let Some(node) = &options.node {
+            let json = options.output.output == Format::Json;
+            return node::verify(&cluster, &options.cluster, node, json).await;
+        }
         let names: Vec<String> = match &options.pool {
             Some(name) => vec![cluster.get::<RulePool>(name).await?.name_any()],
             None => cluster.list::<RulePool>().await?.iter().map(kube::ResourceExt::name_any).collect(),

@@ -167,4 +167,30 @@ mod tests {
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         assert_eq!(notices(Some(&one), &status(&[], &names)).len(), MOST_SERVICES);
     }
+
+    #[test]
+    fn what_is_held_and_what_waits_is_told_when_it_begins_and_when_it_ends() {
+        let held = status(&[("Held", "True", "Hold", "night shift")], &[]);
+        let free = status(&[], &[]);
+        assert_eq!(told(Some(&free), &held), [(true, "Hold".to_owned())]);
+        assert!(told(Some(&held), &held).is_empty());
+        let ended = notices(Some(&held), &free);
+        assert_eq!(ended[0].reason, "HeldEnded");
+        assert!(!ended[0].warning && ended[0].message.contains("night shift"), "{ended:?}");
+        // Another shape that waits is news, the same one is not.
+        let waits = |digest: &str| RulePoolStatus {
+            pending: Some(rulecast_api::Pending {
+                revision: None,
+                digest: digest.to_owned(),
+                reason: "Approval".to_owned(),
+                message: String::new(),
+                since: Time(Timestamp::UNIX_EPOCH),
+            }),
+            ..status(&[("PendingApproval", "True", "WaitsForApproval", "look")], &[])
+        };
+        assert!(told(Some(&waits("a")), &waits("a")).is_empty());
+        assert_eq!(told(Some(&waits("a")), &waits("b")), [(true, "WaitsForApproval".to_owned())]);
+        let wave = status(&[("Promoting", "True", "InWaves", "wave 1 of 3")], &[]);
+        assert_eq!(told(Some(&free), &wave), [(false, "InWaves".to_owned())]);
+    }
 }

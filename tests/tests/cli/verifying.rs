@@ -24,6 +24,10 @@ pub(crate) fn what_is_published_is_compiled_once_more(s: &mut Server) -> anyhow:
         endpoints(last)?;
         s.run(&["verify"])?.ended(0)?;
     }
+    // Only an applier can look into its kernel.
+    s.run(&["verify", "--node", "worker-9"])?
+        .ended(2)?
+        .says(&["no applier's pod is on a node worker-9", "rulecast-node verify"])?;
     // A controller that is gone does not follow.
     controller.terminate()?;
     endpoints(9)?;
