@@ -175,6 +175,16 @@ impl ApiServer {
         self.revisions.values().filter(|revision| revision.spec.pool == pool).cloned().collect()
     }
 
+    /// The digests of a pool's revisions that can be read, by number.
+    pub(crate) fn digests_of(&self, pool: &str) -> BTreeMap<u64, String> {
+        let whole = |revision: &&Stored| {
+            let mut chunks = revision.spec.chunks.iter().map(|name| name.parse().expect("a chunk's name"));
+            chunks.all(|id| self.chunks.contains_key(&id))
+        };
+        let of_pool = self.revisions.values().filter(|revision| revision.spec.pool == pool).filter(whole);
+        of_pool.map(|revision| (revision.spec.number, revision.spec.digest.clone())).collect()
+    }
+
     /// Whether the number was free.
     pub(crate) fn create_revision(&mut self, spec: RuleRevisionSpec) -> bool {
         let key = (spec.pool.clone(), spec.number);

@@ -185,10 +185,19 @@ impl Check<'_> {
                 return Err(format!("what somebody did to {name} is not repaired"));
             }
             let asked = &self.compiled.pools()[name].asked;
-            let free = !asked.hold && !asked.manual && asked.pinned.is_none();
+            let (pinned, free) = (asked.pinned, !asked.hold && !asked.manual && asked.pinned.is_none());
             let bundle = self.compiled.compiler_mut().pool_mut(name).expect("it was compiled");
             // Whichever shape is live, its endpoints are today's.
             let shape = Arc::new(Shape::of(head.mode, published));
+            let on_record = api.digests_of(name);
+            let pinned = pinned.and_then(|number| on_record.get(&number));
+            if pinned.is_some_and(|digest| *digest != shape.digest().to_string()) {
+                return Err(format!("the revision that {name} is pinned to is not live"));
+            }
+            let newest = [on_record.values().next_back().cloned(), Some(shape.digest().to_string())];
+            if !free && !newest.contains(&Some(bundle.wanted().digest().to_string())) {
+                return Err(format!("the shape that waits in {name} is not on record"));
+            }
             bundle.set_live(if free { Live::Wanted } else { Live::Fixed(shape) });
             self.compiled.compile();
             let bundle = self.compiled.compiler_mut().pool_mut(name).expect("it was compiled");

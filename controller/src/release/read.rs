@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use rulecast_api::{LastBundle, Mode as ApiMode, RuleRevisionSpec};
-use rulecast_bundle::{Bundle, ChunkId, Digest, Head, Mode, Shape};
+use rulecast_bundle::{Bundle, Change, ChunkId, Digest, Head, Key, Mode, NodeFact, Shape, Value};
 
 use super::catalog::Catalog;
 use crate::publisher::read_bundle;
@@ -89,7 +89,17 @@ pub(crate) async fn read_exact<S: Sink>(
     let head: Head = serde_json::from_slice(&bytes).map_err(|e| damaged(format!("its last head: {e}")))?;
     let mode = head.mode;
     let replica = read_bundle(sink, pool, head).await.map_err(|problem| damaged(problem.to_string()))?;
-    Ok((mode, Arc::new(replica.bundle().clone())))
+    let mut bundle = replica.bundle().clone();
+    // A wave of that time is over: nobody is sent to a bundle that is not there.
+    let called_back = |(key, value): (Key, Value)| match value {
+        Value::Node(fact) if fact.next => {
+            Some(Change { key, value: Some(Value::Node(NodeFact { next: false, ..fact })) })
+        }
+        _ => None,
+    };
+    let changes: Vec<Change> = bundle.iter().filter_map(called_back).collect();
+    let _final = bundle.apply(&changes).map_err(|problem| damaged(problem.to_string()))?;
+    Ok((mode, Arc::new(bundle)))
 }
 
 fn mode(mode: ApiMode) -> Mode {
