@@ -128,6 +128,12 @@ impl Publisher {
         matches!(self.base, Base::Unknown)
     }
 
+    /// Whether nothing is published, as far as this process knows.
+    #[must_use]
+    pub fn is_nothing(&self) -> bool {
+        matches!(self.base, Base::Nothing { .. })
+    }
+
     /// What was found to be published, as long as nothing was published on top of it.
     #[must_use]
     pub fn found(&self) -> Option<(&Published, &Replica)> {

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::{Controller, RunError, Summary};
 use crate::garbage::{self, Collected, Garbage, Named};
-use crate::publisher::{Found, Next, PublishError, Rotated, WriteError, Written, load};
+use crate::publisher::{Found, Next, PublishError, Publisher, Rotated, WriteError, Written, load};
 use crate::release::{Recorded, RevisionError, Revisions};
 use crate::sink::{LastBundle, Sink, SinkError, Version};
 use crate::status::StatusWriter;
@@ -48,6 +48,7 @@ impl<S: Sink, W: StatusWriter> Controller<S, W> {
             if let Some(state) = self.pools.get_mut(name) {
                 // Nothing waits to be published; what waits to go live is told elsewhere.
                 state.was_in_step = true;
+                state.look_again(self.options.once);
             }
             return Ok(());
         }
@@ -194,7 +195,8 @@ impl<S: Sink, W: StatusWriter> Controller<S, W> {
             return;
         }
         self.next_collection = Instant::now() + garbage::every(self.options.keep_chunks);
-        let known = self.pools.values().all(|pool| pool.publisher.published().is_some());
+        let known = |publisher: &Publisher| publisher.published().is_some() || publisher.is_nothing();
+        let known = self.pools.values().all(|pool| known(&pool.publisher));
         let (true, Some(guard)) = (known, self.gate.try_close()) else { return };
         let Some(mut garbage) = self.garbage.take() else { return };
         let known =

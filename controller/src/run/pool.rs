@@ -14,6 +14,8 @@ use crate::objects::PoolConfig;
 use crate::publisher::{Found, Gate, Outcome, Pace, PublishError, Publisher, Rotated, WriteError, Written};
 use crate::release::{Release, Soak};
 
+/// Between two looks whether something is published.
+const LOOK_AGAIN: Duration = Duration::from_secs(20);
 /// After a checkpoint could not be written.
 const ROTATE_AGAIN: Duration = Duration::from_secs(30);
 
@@ -34,6 +36,8 @@ pub(super) struct PoolState {
     pub(super) soak: Soak,
     /// Revisions are being read.
     pub(super) reading: bool,
+    /// When it is looked again whether there is something published after all.
+    look_from: Instant,
     /// When revisions may be read and written again.
     pub(super) chores_from: Instant,
     /// When the next shape that does not go live may be written down.
@@ -65,6 +69,7 @@ impl PoolState {
             release: Release::new(name, options.allow_shrink, gate, config.releases.clone()),
             soak: Soak::default(),
             reading: false,
+            look_from: Instant::now() + LOOK_AGAIN,
             chores_from: Instant::now(),
             next_wish: Instant::now(),
             job: None,
@@ -88,6 +93,15 @@ impl PoolState {
         self.error = None;
         if let Some(published) = self.publisher.published() {
             metrics.in_force(self.publisher.pool(), published);
+        }
+    }
+
+    /// Where nothing is published and nothing may be, no publication would notice another one's: a deposed leader's late
+    /// request, which would be what is held.
+    pub(super) fn look_again(&mut self, once: bool) {
+        if !once && self.publisher.is_nothing() && self.look_from <= Instant::now() {
+            self.look_from = Instant::now() + LOOK_AGAIN;
+            self.publisher.forget();
         }
     }
 

@@ -173,6 +173,21 @@ async fn a_shape_approved_before_it_exists_goes_live_when_it_does() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_a_deposed_leader_publishes_late_is_what_is_held() {
+    let mut rig = Rig::start(Arc::default(), RunOptions::default());
+    let hold = asked(Asked { hold: true, ..Asked::default() });
+    rig.tell(some().into_iter().chain([hold, Event::Synced])).await;
+    assert_eq!(rig.sequences(), 0, "nothing was ever live");
+    let mut other = crate::common::world(20);
+    let bundle = other.compiler_mut().pool_mut(POOL).unwrap();
+    rulecast_controller::publisher::Publisher::new(POOL).publish(&*rig.sink, bundle).await.unwrap();
+    sleep(Duration::from_mins(1)).await;
+    rig.tell([service_at(3, 8080), endpoints(3, [9])]).await;
+    assert_eq!(rig.in_force().await, (vec![80], vec![9]));
+    rig.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_hold_stops_shapes_at_once_and_outlives_the_controller_and_its_revisions() {
     let mut rig = Rig::with_services(RunOptions::default()).await;
     let hold = || asked(Asked { hold: true, hold_reason: "looking into it".into(), ..Asked::default() });
