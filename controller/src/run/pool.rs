@@ -96,10 +96,11 @@ impl PoolState {
         }
     }
 
-    /// Where nothing is published and nothing may be, no publication would notice another one's: a deposed leader's late
-    /// request, which would be what is held.
+    /// Where nothing is published that can be read, and nothing may be, no publication would notice that there is something: a
+    /// deposed leader's late request, or what was damaged on its way. That would be what is held.
     pub(super) fn look_again(&mut self, once: bool) {
-        if !once && self.publisher.is_nothing() && self.look_from <= Instant::now() {
+        let unread = self.publisher.published().is_none() && !self.publisher.is_unknown();
+        if !once && unread && !self.busy() && self.look_from <= Instant::now() {
             self.look_from = Instant::now() + LOOK_AGAIN;
             self.publisher.forget();
         }

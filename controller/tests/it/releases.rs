@@ -188,6 +188,26 @@ async fn what_a_deposed_leader_publishes_late_is_what_is_held() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_was_damaged_on_its_way_is_read_again_while_it_is_held() {
+    let mut first = Rig::with_services(RunOptions::default()).await;
+    let sink = Arc::clone(&first.sink);
+    first.stop().await;
+    sink.delete_revision(POOL, 1).await.unwrap();
+    let (head, _) = sink.read_head(POOL).await.unwrap().unwrap();
+    let index: rulecast_bundle::ChunkId = head.checkpoint.parse().unwrap();
+    let bytes = sink.read_chunk(POOL, index).await.unwrap();
+    sink.tamper(POOL, index, Some(b"altered".to_vec()));
+    let mut rig = Rig::start(sink, RunOptions::default());
+    let hold = asked(Asked { hold: true, ..Asked::default() });
+    rig.tell(some().into_iter().chain([hold, endpoints(3, [9]), Event::Synced])).await;
+    assert_eq!(rig.sequences(), 1, "what is live is not known");
+    rig.sink.tamper(POOL, index, Some(bytes));
+    sleep(Duration::from_mins(1)).await;
+    assert_eq!(rig.in_force().await, (vec![80], vec![9]));
+    rig.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_hold_stops_shapes_at_once_and_outlives_the_controller_and_its_revisions() {
     let mut rig = Rig::with_services(RunOptions::default()).await;
     let hold = || asked(Asked { hold: true, hold_reason: "looking into it".into(), ..Asked::default() });
