@@ -87,10 +87,11 @@ impl Release {
             },
         };
         if let Choice::Revision(number) | Choice::Exact(number) = decision.choice
-            && let Some(problem) = self.unreadable.get(&number)
+            && let Some((problem, again)) = self.unreadable.get(&number)
+            && live.is_none()
         {
             decision.problem = Some(("RevisionUnreadable", problem.clone()));
-            wanting = None;
+            wanting = wanting.filter(|_| *again <= Instant::now());
         }
         if let Some(live) = self.in_waves(live, decision, bundle, waves) {
             bundle.set_live(live);

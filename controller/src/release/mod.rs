@@ -17,12 +17,14 @@ mod wave;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use rulecast_api::{LastBundle, Origin, Release as Event, RuleRevisionSpec};
 use rulecast_bundle::{Bundle, Digest, Mode, Shape};
 use rulecast_compiler::{Live, PoolBundle};
+use tokio::time::Instant;
 
 use crate::publisher::{Gate, PublishError, Published};
 use crate::sink::SinkError;
@@ -42,6 +44,9 @@ use wave::Wave;
 
 use journal::Journal;
 use record::Wish;
+
+/// After a revision could not be read.
+const READ_AGAIN: Duration = Duration::from_secs(20);
 
 /// A shape that is published.
 #[derive(Clone)]
@@ -69,7 +74,8 @@ pub(crate) struct Release {
     /// Shapes of revisions, and a last bundle, that were read.
     shapes: BTreeMap<u64, Arc<Shape>>,
     exact: Option<(u64, Mode, Arc<Bundle>)>,
-    unreadable: BTreeMap<u64, String>,
+    /// What could not be read, why, and when it is tried again: it may have been damaged on its way.
+    unreadable: BTreeMap<u64, (String, Instant)>,
     decision: Option<Decision>,
     candidate: Option<Digest>,
     /// Where the candidate has proved itself.
@@ -222,9 +228,9 @@ impl Release {
     }
 
     fn failed_to_read(&mut self, number: u64, error: &RevisionError) -> String {
-        // A sink that is away is asked again; what is damaged stays so.
+        // A sink that is away is asked again soon; what is damaged stays so, mostly.
         if matches!(error, RevisionError::Damaged { .. }) {
-            self.unreadable.insert(number, error.to_string());
+            self.unreadable.insert(number, (error.to_string(), Instant::now() + READ_AGAIN));
         }
         error.to_string()
     }

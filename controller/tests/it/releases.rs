@@ -347,11 +347,17 @@ async fn a_sink_that_does_not_take_revisions_holds_nothing_up() {
 async fn a_damaged_revision_is_not_gone_back_to() {
     let mut rig = Rig::with_services(RunOptions::default()).await;
     rig.tell([service_at(3, 8080)]).await;
-    let first = rig.revisions().await[0].clone();
-    rig.sink.tamper(POOL, first.chunks[1].parse().unwrap(), Some(b"altered".to_vec()));
+    let chunk = rig.revisions().await[0].chunks[1].parse().unwrap();
+    let bytes = rig.sink.read_chunk(POOL, chunk).await.unwrap();
+    rig.sink.tamper(POOL, chunk, Some(b"altered".to_vec()));
     rig.tell([pinned(1)]).await;
     assert_eq!(rig.in_force().await.0, [8080]);
     assert_eq!(rig.condition("Accepted").unwrap().0, "RevisionUnreadable");
+    // It was damaged on its way.
+    rig.sink.tamper(POOL, chunk, Some(bytes));
+    sleep(Duration::from_mins(1)).await;
+    assert_eq!(rig.in_force().await.0, [80]);
+    assert_eq!(rig.condition("Accepted").unwrap().0, "Accepted");
     rig.stop().await;
 }
 
