@@ -23,6 +23,7 @@ pub use manifest::{Extent, ManifestError, parse_manifests};
 pub(crate) use manifest::{Form, Place, Problem, parse_part, split};
 pub(crate) use node::RawNode;
 pub(crate) use pool::RawPool;
+pub(crate) use pool::mode;
 pub use pool::{DEFAULT_POOL, HOLD_REASON, PoolConfig};
 pub(crate) use report::RawReport;
 pub(crate) use service::{PROXY_NAME, RawService};

@@ -132,6 +132,15 @@ fn asked(pool: &RulePool) -> Result<Asked, Wrong> {
     })
 }
 
+/// The mode of a custom resource, as bundles have it.
+pub(crate) fn mode(mode: Mode) -> rulecast_bundle::Mode {
+    match mode {
+        Mode::Nftables => rulecast_bundle::Mode::Nftables,
+        Mode::Iptables => rulecast_bundle::Mode::Iptables,
+        Mode::Ipvs => rulecast_bundle::Mode::Ipvs,
+    }
+}
+
 fn options(mode: Mode, given: &PoolOptions) -> Result<Options, Wrong> {
     if given.masquerade_bit > 31 {
         return Err(Wrong::new("spec.masqueradeBit", "must be from 0 to 31"));
@@ -151,11 +160,7 @@ fn options(mode: Mode, given: &PoolOptions) -> Result<Options, Wrong> {
             udp_timeout: seconds(conntrack.udp_timeout),
             udp_stream_timeout: seconds(conntrack.udp_stream_timeout),
         },
-        mode: match mode {
-            Mode::Nftables => rulecast_bundle::Mode::Nftables,
-            Mode::Iptables => rulecast_bundle::Mode::Iptables,
-            Mode::Ipvs => rulecast_bundle::Mode::Ipvs,
-        },
+        mode: self::mode(mode),
         detect_local: detect_local(given)?,
         masquerade_all: given.masquerade_all,
         masquerade_bit: given.masquerade_bit,

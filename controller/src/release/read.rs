@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use rulecast_api::{LastBundle, Mode as ApiMode, RuleRevisionSpec};
+use rulecast_api::{LastBundle, RuleRevisionSpec};
 use rulecast_bundle::{Bundle, Change, ChunkId, Digest, Head, Key, Mode, NodeFact, Shape, Value};
 
 use super::catalog::Catalog;
+use crate::objects::mode;
 use crate::publisher::read_bundle;
 use crate::sink::{Sink, SinkError};
 
@@ -100,12 +101,4 @@ pub(crate) async fn read_exact<S: Sink>(
     let changes: Vec<Change> = bundle.iter().filter_map(called_back).collect();
     let _final = bundle.apply(&changes).map_err(|problem| damaged(problem.to_string()))?;
     Ok((mode, Arc::new(bundle)))
-}
-
-fn mode(mode: ApiMode) -> Mode {
-    match mode {
-        ApiMode::Nftables => Mode::Nftables,
-        ApiMode::Iptables => Mode::Iptables,
-        ApiMode::Ipvs => Mode::Ipvs,
-    }
 }
