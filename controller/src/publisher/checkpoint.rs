@@ -16,7 +16,8 @@ use crate::sink::{ChunkKind, Sink};
 
 /// How many chunks are written at a time.
 const PARALLEL: usize = 4;
-/// What is up to this size, in bytes or changes, is encoded where it is: that takes well below a millisecond.
+/// What is up to this size, in bytes or changes, is encoded where it is: that takes well below a millisecond. It also keeps a
+/// simulated history the same on every run: a thread's end falls anywhere.
 const SMALL: usize = 8 << 10;
 
 /// Keeps the writing of checkpoints and the deletion of chunks apart.
@@ -107,7 +108,7 @@ impl Rotation {
 }
 
 /// Does work that may take long on a thread of its own; none when it panics.
-pub(super) async fn off_the_loop<T: Send + 'static>(
+pub(crate) async fn off_the_loop<T: Send + 'static>(
     size: usize,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Option<T> {

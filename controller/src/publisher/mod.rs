@@ -15,7 +15,7 @@ use rulecast_compiler::PoolBundle;
 use self::published::CheckpointRef;
 use crate::sink::{Sink, Version};
 
-pub(crate) use checkpoint::Closed;
+pub(crate) use checkpoint::{Closed, off_the_loop};
 pub use checkpoint::{Gate, Rotated, Rotation};
 pub use load::{Found, load, read_bundle};
 pub use outcome::{Outcome, PublishError};

@@ -10,7 +10,7 @@ use k8s_openapi::jiff::Timestamp;
 use rulecast_api::{LastBundle, MAX_LINES, Origin, RuleRevisionSpec};
 use rulecast_bundle::{ChunkId, Delta, Digest, Head, Mode, Shape};
 
-use crate::publisher::{Closed, Gate, PublishError, Rotation};
+use crate::publisher::{Closed, Gate, PublishError, Rotation, off_the_loop};
 use crate::sink::{ChunkKind, Sink, SinkError};
 
 /// The most deltas after a base.
@@ -104,11 +104,12 @@ impl Recording {
         Ok(Recorded { spec, shape: wish.shape, chain, _closed: closed })
     }
 
-    /// Takes milliseconds with thousands of Services, so it is done on a thread of its own.
+    /// Takes milliseconds with thousands of Services: then it is done on a thread of its own.
     async fn compare(&self) -> (Told, Option<(Vec<u8>, Chain)>) {
         let (parent, wish, number) = (self.parent.clone(), self.wish.clone(), self.number);
+        let records = parent.shape.records().len() + wish.shape.records().len();
         let work = move || (Told::of(&parent, &wish), delta(&parent, &wish.shape, number));
-        tokio::task::spawn_blocking(work).await.unwrap_or_default()
+        off_the_loop(records, work).await.unwrap_or_default()
     }
 }
 
