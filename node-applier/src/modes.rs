@@ -10,6 +10,7 @@ use rulecast_bundle::Mode;
 use tracing::{info, warn};
 
 use crate::backend::{Applied, Backend, BackendError, Verified};
+use crate::ipvs::Ipvs;
 use crate::nftables::Nftables;
 use crate::view::{Touched, View};
 
@@ -24,7 +25,8 @@ pub type Open = fn(Mode) -> Result<Box<dyn Backend>, BackendError>;
 pub fn open(mode: Mode) -> Result<Box<dyn Backend>, BackendError> {
     Ok(match mode {
         Mode::Nftables => Box::new(Nftables::open()?),
-        Mode::Iptables | Mode::Ipvs => {
+        Mode::Ipvs => Box::new(Ipvs::open()?),
+        Mode::Iptables => {
             let message = format!("this version of the applier does not run mode {mode}");
             return Err(BackendError::Unsupported { reason: "UnknownMode", message });
         }

@@ -58,7 +58,14 @@ impl Device {
             return Ok(device);
         }
         let mut requests = Requests::open(NETLINK_ROUTE)?;
-        requests.send_all(&[name], write_new, |name| describe_new(name)).map_err(|failed| failed.error)?;
+        let describe = |name: &&str| format!("make the device {name}");
+        match requests.send_all(&[name], write_new, describe) {
+            Err(failed) if failed.error.errno() == Some(Errno::OPNOTSUPP.raw_os_error()) => {
+                let (what, module) = ("dummy devices".to_owned(), "dummy".to_owned());
+                return Err(Error::NoModule { what, module });
+            }
+            other => other.map_err(|failed| failed.error)?,
+        };
         Self::open(name)?.ok_or(Error::Malformed("a device that was just made is not there"))
     }
 
@@ -120,10 +127,6 @@ impl Device {
             },
         )
     }
-}
-
-fn describe_new(name: &str) -> String {
-    format!("make the device {name} (module dummy)")
 }
 
 fn ifinfomsg(index: u32, flags: u32, change: u32) -> [u8; IFINFOMSG_LEN] {

@@ -24,6 +24,14 @@ pub enum Error {
     /// No `ip_set` module, or a kernel without it.
     #[error("this kernel does not offer ipsets ({0}); is the module ip_set there?")]
     NoIpset(#[source] io::Error),
+    /// The kernel lacks something that a module of its own has.
+    #[error("this kernel does not offer {what}; is the module {module} there?")]
+    NoModule {
+        /// What it was asked for.
+        what: String,
+        /// The module.
+        module: String,
+    },
     /// The kernel refused an operation; nothing was changed.
     #[error("the kernel refused to {operation}: {}{}", errno_text(*errno), kernel_message.as_ref().map(|m| format!(" ({m})")).unwrap_or_default())]
     Refused {

@@ -96,7 +96,6 @@ impl Requests {
         Ok(sent)
     }
 
-    #[expect(clippy::type_complexity, reason = "a place and either what the kernel or what the socket says")]
     fn send_run(
         &mut self,
         buffer: &Buffer,

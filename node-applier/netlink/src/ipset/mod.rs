@@ -21,6 +21,8 @@ use uapi::*;
 
 /// The most entries of one set. The kernel takes memory for those that are there.
 pub const MAX_ENTRIES: u32 = 1 << 20;
+/// The oldest revision of the types, which every kernel has; later ones add options that are not used here.
+const REVISION: u8 = 0;
 /// Entries in one message: well below the 64 KiB of an attribute.
 const ENTRIES: usize = 400;
 
@@ -53,11 +55,6 @@ impl SetType {
     #[must_use]
     pub fn module(self) -> String {
         format!("ip_set_{}", self.name().replace(':', "_").replace(',', ""))
-    }
-
-    /// The oldest revision of the type, which every kernel has; later ones add options that are not used here.
-    fn revision(self) -> u8 {
-        0
     }
 }
 
@@ -145,9 +142,15 @@ impl Ipsets {
     /// Carries out operations one after the other. When one is refused, those behind it may have been carried out.
     pub fn apply(&mut self, operations: &[SetOperation]) -> Result<Sent, Failed> {
         let messages: Vec<Piece<'_>> = operations.iter().enumerate().flat_map(pieces).collect();
-        self.requests.send_all(&messages, Piece::write, Piece::describe).map_err(|failed| Failed {
-            at: failed.at.map(|at| messages[at].operation),
-            error: explain(failed.error),
+        self.requests.send_all(&messages, Piece::write, Piece::describe).map_err(|failed| {
+            let at = failed.at.map(|at| messages[at].operation);
+            match at.map(|at| &operations[at]) {
+                Some(SetOperation::Create(_, kind, _)) if failed.error.errno() == Some(IPSET_ERR_FIND_TYPE) => {
+                    let what = format!("ipsets of the type {}", kind.name());
+                    Failed { at, error: Error::NoModule { what, module: kind.module() } }
+                }
+                _ => Failed { at, error: explain(failed.error) },
+            }
         })
     }
 
@@ -242,7 +245,7 @@ impl Piece<'_> {
             }
             What::Entries { name, .. } => format!("remove entries from the ipset {name}"),
             What::Whole(SetOperation::Create(name, kind, _)) => {
-                format!("make the ipset {name} of the type {} (module {})", kind.name(), kind.module())
+                format!("make the ipset {name} of the type {}", kind.name())
             }
             What::Whole(SetOperation::Flush(name)) => format!("empty the ipset {name}"),
             What::Whole(
@@ -257,7 +260,6 @@ fn explain(error: Error) -> Error {
     match error {
         Error::Refused { operation, errno, kernel_message: None } => {
             let text = match errno {
-                IPSET_ERR_FIND_TYPE => Some("the kernel has no such type of set"),
                 IPSET_ERR_BUSY => Some("a rule uses the set"),
                 IPSET_ERR_TYPE_MISMATCH => Some("a set of this name has another type"),
                 IPSET_ERR_HASH_FULL => Some("the set is full"),
@@ -285,7 +287,7 @@ fn order(b: &mut Buffer, kind: u16, bytes: &[u8]) {
 fn write_create(b: &mut Buffer, name: &str, kind: SetType, family: Family) {
     b.text(IPSET_ATTR_SETNAME, name);
     b.text(IPSET_ATTR_TYPENAME, kind.name());
-    b.raw(IPSET_ATTR_REVISION, &[kind.revision()]);
+    b.raw(IPSET_ATTR_REVISION, &[REVISION]);
     b.raw(IPSET_ATTR_FAMILY, &[family_number(family)]);
     b.nest(IPSET_ATTR_DATA, |b| {
         order(b, IPSET_ATTR_HASHSIZE, &1024_u32.to_be_bytes());
