@@ -237,4 +237,3 @@ fn address(step: &Step) -> Option<AddressOperation> {
         _ => None,
     }
 }
-

@@ -132,7 +132,8 @@ impl Ipvs {
         let now = Instant::now();
         for at in self.drain.take_due(now) {
             let Some(server) = self.state.servers.get(&at) else { continue };
-            let waiting: BTreeSet<_> = server.destinations.iter().filter(|d| *d.1 == 0).map(|d| *d.0).collect();
+            let waiting: BTreeSet<_> =
+                server.destinations.iter().filter(|d| *d.1 == 0).map(|d| *d.0).collect();
             if waiting.is_empty() {
                 continue;
             }
@@ -180,7 +181,9 @@ impl Ipvs {
         self.next_look_at_rules = now + LOOK_AT_RULES;
         let mut found = None;
         for (family, tables) in &self.rules {
-            rules::differences(tables, &tool::save(*family)?, |what| drop(found.get_or_insert(what)));
+            rules::differences(tables, &tool::save(*family)?, |what| {
+                found.get_or_insert(what);
+            });
         }
         Ok(found)
     }
@@ -296,4 +299,3 @@ impl Backend for Ipvs {
         kernel.clean_up(&std::mem::take(&mut self.state))
     }
 }
-

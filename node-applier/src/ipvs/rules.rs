@@ -138,11 +138,8 @@ impl Layout<'_> {
             format!("-m mark --mark {mark:#x}/{mark:#x} -j ACCEPT"),
             "-m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT".to_owned(),
         ];
-        let chains = vec![
-            ("RC-IPVS-INPUT", input),
-            ("RC-IPVS-OUTPUT", vec![refuse]),
-            ("RC-IPVS-FORWARD", forward),
-        ];
+        let chains =
+            vec![("RC-IPVS-INPUT", input), ("RC-IPVS-OUTPUT", vec![refuse]), ("RC-IPVS-FORWARD", forward)];
         Table { name: "filter", chains, jumps: FILTER.map(str::to_owned).into() }
     }
 }

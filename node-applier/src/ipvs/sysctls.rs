@@ -57,7 +57,9 @@ mod tests {
     #[test]
     fn settings_follow_the_kernel_and_the_options() {
         let has = |strict, release, name: &str| settings(strict, release).iter().any(|(n, _)| *n == name);
-        for (release, off) in [("5.8.18-generic", true), ("4.19.0", true), ("5.9.0", false), ("6.1.176", false), ("x", false)] {
+        for (release, off) in
+            [("5.8.18-generic", true), ("4.19.0", true), ("5.9.0", false), ("6.1.176", false), ("x", false)]
+        {
             assert_eq!(has(false, release, "net/ipv4/vs/conn_reuse_mode"), off, "{release}");
         }
         for strict in [false, true] {

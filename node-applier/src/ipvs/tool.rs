@@ -36,7 +36,10 @@ fn run(tool: &str, args: &[&str], input: &str) -> Result<String, BackendError> {
         .stderr(Stdio::piped())
         .spawn();
     let mut child = child.map_err(|error| {
-        failed("MissingTool", format!("the tool {tool} cannot be run ({error}): install the package iptables"))
+        failed(
+            "MissingTool",
+            format!("the tool {tool} cannot be run ({error}): install the package iptables"),
+        )
     })?;
     if let Some(mut stdin) = child.stdin.take() {
         // A tool that ends early says why.

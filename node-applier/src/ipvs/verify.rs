@@ -52,16 +52,24 @@ fn compare_servers(wanted: &State, found: &State, verified: &mut Verified) {
                 if server.scheduling != there.scheduling {
                     let there = &there.scheduling;
                     verified.differs(|| {
-                        format!("virtual server {at}: scheduler {}, persistence {:?}", there.scheduler, there.persistence)
+                        format!(
+                            "virtual server {at}: scheduler {}, persistence {:?}",
+                            there.scheduler, there.persistence
+                        )
                     });
                 }
                 let both: BTreeSet<_> = server.destinations.keys().chain(there.destinations.keys()).collect();
                 for to in both {
                     let (weight, other) = (server.destinations.get(to), there.destinations.get(to));
                     if weight != other {
-                        let words = |w: Option<&u32>| w.map_or("missing".to_owned(), |w| format!("weight {w}"));
+                        let words =
+                            |w: Option<&u32>| w.map_or("missing".to_owned(), |w| format!("weight {w}"));
                         verified.differs(|| {
-                            format!("virtual server {at}, destination {to}: {} instead of {}", words(other), words(weight))
+                            format!(
+                                "virtual server {at}, destination {to}: {} instead of {}",
+                                words(other),
+                                words(weight)
+                            )
                         });
                     }
                 }

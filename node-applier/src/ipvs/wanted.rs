@@ -9,9 +9,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use rulecast_bundle::nft::Family;
-use rulecast_bundle::{
-    Empty, GroupId, GroupKind, Lane, LaneKey, Name, Part, Proto, prefix_contains,
-};
+use rulecast_bundle::{Empty, GroupId, GroupKind, Lane, LaneKey, Name, Part, Proto, prefix_contains};
 use rulecast_netlink::ipset::Entry;
 use rulecast_netlink::ipvs::{Destination, VirtualServer};
 
@@ -94,11 +92,11 @@ impl Source {
 
 /// What one of them contributes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-struct Share {
+pub(super) struct Share {
     /// At VIPs, and at the node's addresses: where both are the same, the VIP is meant.
-    frontends: [Vec<(VirtualServer, Frontend)>; 2],
-    entries: BTreeSet<(Set, Entry)>,
-    addrs: BTreeSet<IpAddr>,
+    pub(super) frontends: [Vec<(VirtualServer, Frontend)>; 2],
+    pub(super) entries: BTreeSet<(Set, Entry)>,
+    pub(super) addrs: BTreeSet<IpAddr>,
 }
 
 /// The node's own addresses, on which much depends.
@@ -112,9 +110,8 @@ pub(super) struct Own {
 
 impl Own {
     pub(super) fn new(view: &View, node_addrs: &[IpAddr]) -> Self {
-        let usable = |a: &IpAddr| {
-            !a.is_loopback() && !matches!(a, IpAddr::V6(a) if a.is_unicast_link_local())
-        };
+        let usable =
+            |a: &IpAddr| !a.is_loopback() && !matches!(a, IpAddr::V6(a) if a.is_unicast_link_local());
         let addrs: BTreeSet<IpAddr> = node_addrs.iter().copied().filter(usable).collect();
         let answering = [Family::V4, Family::V6].into_iter().flat_map(|family| {
             let all = || addrs.iter().copied().filter(|a| Family::of(*a) == family).collect();
@@ -224,8 +221,13 @@ impl Wanted {
     }
 
     fn replace(&mut self, view: &View, source: Source, touched: &mut Touched) {
-        self.take_back(source, touched);
         let share = share(view, source, &self.own);
+        self.put(source, share, touched);
+    }
+
+    /// Gives a share in the place of what there was.
+    pub(super) fn put(&mut self, source: Source, share: Share, touched: &mut Touched) {
+        self.take_back(source, touched);
         if share == Share::default() {
             return;
         }
@@ -244,6 +246,35 @@ impl Wanted {
             *self.addrs.entry(*addr).or_default() += 1;
         }
         self.shares.insert(source, share);
+    }
+}
+
+#[cfg(test)]
+impl Wanted {
+    /// Who has a share.
+    pub(super) fn shares(&self) -> impl Iterator<Item = Source> {
+        self.shares.keys().copied()
+    }
+
+    /// One's share.
+    pub(super) fn share_of(&self, source: Source) -> Share {
+        self.shares.get(&source).cloned().unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+impl Frontend {
+    /// A frontend that is so or so by the lowest bits of a number.
+    pub(super) fn any(destinations: impl Iterator<Item = Destination>, how: u8) -> Self {
+        let destinations: Arc<[Destination]> = destinations.collect();
+        let class = [Class::ClusterIp, Class::Outside, Class::Local, Class::Local][usize::from(how & 3)];
+        let mute = match (destinations.is_empty(), how & 4) {
+            (_, 0) => Mute::Nobody,
+            (true, _) => Mute::Everybody,
+            (false, _) if class == Class::Local => Mute::Outsiders,
+            (false, _) => Mute::Nobody,
+        };
+        Self { persistence: (how & 8 != 0).then_some(60), destinations, class, mute }
     }
 }
 
@@ -343,11 +374,8 @@ fn frontend(key: &LaneKey, cluster: Option<&Target>, local: Option<&Target>) -> 
     };
     let list = list?;
     let shape = list.shape()?;
-    let mut destinations: Vec<Destination> = list
-        .members()
-        .iter()
-        .map(|m| Destination { addr: m.endpoint.addr, port: m.endpoint.port })
-        .collect();
+    let mut destinations: Vec<Destination> =
+        list.members().iter().map(|m| Destination { addr: m.endpoint.addr, port: m.endpoint.port }).collect();
     destinations.sort_unstable();
     let no_local = || {
         let local = local?;
