@@ -10,12 +10,15 @@ use rulecast_bundle::Mode;
 use tracing::{info, warn};
 
 use crate::backend::{Applied, Backend, BackendError, Verified};
+use crate::iptables::Iptables;
 use crate::ipvs::Ipvs;
 use crate::nftables::Nftables;
 use crate::view::{Touched, View};
 
 /// What could not be removed is tried again after this long.
 const CLEAN_AGAIN: Duration = Duration::from_secs(10);
+/// Reasons for which a mode cannot have left anything behind.
+const MISSING: [&str; 3] = ["MissingTool", "MissingModule", "UnknownMode"];
 const ALL: [Mode; 3] = [Mode::Nftables, Mode::Iptables, Mode::Ipvs];
 
 /// Opens a mode's part of the kernel, in the network namespace of this thread.
@@ -25,11 +28,8 @@ pub type Open = fn(Mode) -> Result<Box<dyn Backend>, BackendError>;
 pub fn open(mode: Mode) -> Result<Box<dyn Backend>, BackendError> {
     Ok(match mode {
         Mode::Nftables => Box::new(Nftables::open()?),
+        Mode::Iptables => Box::new(Iptables::open()),
         Mode::Ipvs => Box::new(Ipvs::open()?),
-        Mode::Iptables => {
-            let message = format!("this version of the applier does not run mode {mode}");
-            return Err(BackendError::Unsupported { reason: "UnknownMode", message });
-        }
     })
 }
 
@@ -79,7 +79,7 @@ impl Modes {
     fn remove(&mut self, mode: Mode) -> Result<(), BackendError> {
         match self.backend(mode).and_then(Backend::clean_up) {
             // What this node cannot run has left nothing behind.
-            Err(BackendError::Unsupported { .. }) => Ok(()),
+            Err(error) if MISSING.contains(&error.reason()) => Ok(()),
             result => result,
         }
     }

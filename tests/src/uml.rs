@@ -108,8 +108,7 @@ fn follow(child: &mut Child) -> anyhow::Result<bool> {
     }
 }
 
-/// The first thing that runs inside. What tests write goes to memory; the machine's files stay as they are. Its iptables are
-/// the older ones, since nf_tables takes no tables there.
+/// The first thing that runs inside. What tests write goes to memory; the machine's files stay as they are.
 fn script(modules: &[&str]) -> anyhow::Result<String> {
     let program = std::env::current_exe()?;
     let args: Vec<String> =
@@ -118,9 +117,6 @@ fn script(modules: &[&str]) -> anyhow::Result<String> {
         "#!/bin/sh\n\
          export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/run TMPDIR=/run\n\
          mount -t proc proc /proc && mount -t sysfs sysfs /sys && mount -t tmpfs tmpfs /run || exit 1\n\
-         mkdir /run/bin; PATH=/run/bin:$PATH\n\
-         for tool in iptables ip6tables; do for what in '' -save -restore; do\n\
-         ln -s $(command -v $tool-legacy$what) /run/bin/$tool$what || exit 1; done; done\n\
          ip link set lo up\n\
          for module in {modules}; do modprobe $module || exit 1; done\n\
          exec '{program}' {INSIDE} {args}\n",

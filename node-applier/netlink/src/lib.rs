@@ -53,6 +53,7 @@ mod requests;
 mod set;
 mod uapi;
 mod userdata;
+mod xtables;
 
 pub use address_monitor::AddressMonitor;
 pub use batch::{Batch, Params, Value, Verdict};
@@ -66,6 +67,7 @@ pub use key::Key;
 pub use monitor::{Event, Monitor};
 pub use requests::{Failed, Sent};
 pub use set::SetInfo;
+pub use xtables::{TableInfo, table_info};
 
 /// The name of the tables, one in each family.
 pub const TABLE: &str = "rulecast";

@@ -13,7 +13,6 @@ mod sets;
 mod state;
 mod sysctls;
 pub mod text;
-mod tool;
 mod verify;
 mod wanted;
 
@@ -31,6 +30,7 @@ use rulecast_netlink::ipvs::{Timeouts, VirtualServer};
 use tracing::warn;
 
 use crate::backend::{Applied, Backend, BackendError, Verified};
+use crate::iptables::{Tool, Variant, Xtables};
 use crate::view::{Touched, View};
 use drain::Drain;
 use kernel::{Kernel, excluded};
@@ -52,6 +52,8 @@ const LOOK_AT_RULES: Duration = Duration::from_secs(30);
 pub struct Ipvs {
     /// None before the first rebuild.
     kernel: Option<Kernel>,
+    /// Chosen when rules are written first.
+    tool: Option<Tool>,
     state: State,
     wanted: Wanted,
     drain: Drain,
@@ -70,6 +72,7 @@ impl Ipvs {
     pub fn open() -> Result<Self, BackendError> {
         Ok(Self {
             kernel: None,
+            tool: None,
             state: State::default(),
             wanted: Wanted::empty(""),
             drain: Drain::default(),
@@ -88,9 +91,16 @@ impl Ipvs {
         }
     }
 
+    fn tool(&mut self) -> Result<Tool, BackendError> {
+        let tool = self.tool.map_or_else(Tool::choose, Ok)?;
+        self.tool = Some(tool);
+        Ok(tool)
+    }
+
     /// All that can be missing is looked for before anything that serves is touched.
     fn prepare(&mut self, families: &[Served<'_>]) -> Result<Vec<(Family, String)>, BackendError> {
-        let served = families.iter().map(|served| Ok((served.family, tool::save(served.family)?)));
+        let tool = self.tool()?;
+        let served = families.iter().map(|served| Ok((served.family, save(&tool, served.family)?)));
         let saved = served.collect::<Result<Vec<_>, BackendError>>()?;
         let kernel = self.kernel()?;
         let schedulers: BTreeSet<&str> = families.iter().map(|f| f.ipvs.scheduler.as_str()).collect();
@@ -157,9 +167,26 @@ impl Ipvs {
         Ok(())
     }
 
-    fn write_rules(&self, saved: &[(Family, String)]) -> Result<(), BackendError> {
+    fn write_rules(&mut self, saved: &[(Family, String)]) -> Result<(), BackendError> {
+        let tool = self.tool()?;
         for ((family, tables), (_, there)) in self.rules.iter().zip(saved) {
-            tool::restore(*family, &rules::restore(tables, there))?;
+            restore(&tool, *family, &rules::restore(tables, there))?;
+        }
+        Ok(())
+    }
+
+    /// Removes the rules, also what an earlier run left in the other variant of iptables.
+    fn remove_rules(&mut self) -> Result<(), BackendError> {
+        let tool = self.tool()?;
+        let other = match tool.variant() {
+            Variant::Legacy => Tool::of(Variant::Nft),
+            Variant::Nft => Tool::of(Variant::Legacy),
+        };
+        for family in [Family::V4, Family::V6].into_iter().filter(|f| *f == Family::V4 || has_ipv6()) {
+            restore(&tool, family, &rules::removal(&save(&tool, family)?))?;
+            if let Some(there) = Some(other).filter(Tool::is_there).and_then(|tool| save(&tool, family).ok()) {
+                restore(&other, family, &rules::removal(&there))?;
+            }
         }
         Ok(())
     }
@@ -180,13 +207,27 @@ impl Ipvs {
         }
         self.next_look_at_rules = now + LOOK_AT_RULES;
         let mut found = None;
+        let tool = self.tool()?;
         for (family, tables) in &self.rules {
-            rules::differences(tables, &tool::save(*family)?, |what| {
+            rules::differences(tables, &save(&tool, *family)?, |what| {
                 found.get_or_insert(what);
             });
         }
         Ok(found)
     }
+}
+
+/// What iptables-save prints of the tables that have rules of ours.
+fn save(tool: &Tool, family: Family) -> Result<String, BackendError> {
+    let saved = rules::CHAINS.iter().map(|(table, _)| tool.save(family, table));
+    saved.collect()
+}
+
+fn restore(tool: &Tool, family: Family, text: &str) -> Result<(), BackendError> {
+    if !text.is_empty() {
+        tool.restore(family, &mut |out| out.write_all(text.as_bytes()))?;
+    }
+    Ok(())
 }
 
 /// A family that is served.
@@ -288,9 +329,7 @@ impl Backend for Ipvs {
         if self.kernel.is_none() && Device::open(DEVICE)?.is_none() {
             return Ok(());
         }
-        for family in [Family::V4, Family::V6].into_iter().filter(|f| *f == Family::V4 || has_ipv6()) {
-            tool::restore(family, &rules::removal(&tool::save(family)?))?;
-        }
+        self.remove_rules()?;
         self.kernel()?;
         let kernel = self.kernel.take().expect("opened above");
         self.known = false;

@@ -38,19 +38,19 @@ pub(super) fn tables(family: Family, options: &FamilyOptions, pod_cidrs: &[(IpAd
 
 /// All chains that any version of the rules has.
 pub(super) const CHAINS: [(&str, &[&str]); 3] = [
-    ("mangle", &["RC-IPVS-DROP", "RC-IPVS-OUTSIDE"]),
-    ("nat", &["RC-IPVS-SERVICES", "RC-IPVS-CLUSTER", "RC-IPVS-MARK", "RC-IPVS-POST"]),
-    ("filter", &["RC-IPVS-INPUT", "RC-IPVS-OUTPUT", "RC-IPVS-FORWARD"]),
+    ("mangle", &["RCV-DROP", "RCV-OUTSIDE"]),
+    ("nat", &["RCV-SERVICES", "RCV-CLUSTER", "RCV-MARK", "RCV-POST"]),
+    ("filter", &["RCV-INPUT", "RCV-OUTPUT", "RCV-FORWARD"]),
 ];
 
 const MANGLE: [&str; 2] = [
-    "PREROUTING -m conntrack --ctstate NEW -j RC-IPVS-DROP",
-    "OUTPUT -m conntrack --ctstate NEW -j RC-IPVS-DROP",
+    "PREROUTING -m conntrack --ctstate NEW -j RCV-DROP",
+    "OUTPUT -m conntrack --ctstate NEW -j RCV-DROP",
 ];
 const NAT: [&str; 3] =
-    ["PREROUTING -j RC-IPVS-SERVICES", "OUTPUT -j RC-IPVS-SERVICES", "POSTROUTING -j RC-IPVS-POST"];
+    ["PREROUTING -j RCV-SERVICES", "OUTPUT -j RCV-SERVICES", "POSTROUTING -j RCV-POST"];
 const FILTER: [&str; 3] =
-    ["INPUT -j RC-IPVS-INPUT", "OUTPUT -j RC-IPVS-OUTPUT", "FORWARD -j RC-IPVS-FORWARD"];
+    ["INPUT -j RCV-INPUT", "OUTPUT -j RCV-OUTPUT", "FORWARD -j RCV-FORWARD"];
 
 struct Layout<'a> {
     family: Family,
@@ -83,11 +83,11 @@ impl Layout<'_> {
         let drop = vec![
             format!("{firewall} -m set ! --match-set {ranges} dst,dst,src -j DROP"),
             format!("{} -j DROP", self.frontend(Set::Dropped)),
-            format!("{no_local} -j RC-IPVS-OUTSIDE"),
+            format!("{no_local} -j RCV-OUTSIDE"),
         ];
         let mut outside = self.returns();
         outside.extend(["-m addrtype --src-type LOCAL -j RETURN".to_owned(), "-j DROP".to_owned()]);
-        let chains = vec![("RC-IPVS-DROP", drop), ("RC-IPVS-OUTSIDE", outside)];
+        let chains = vec![("RCV-DROP", drop), ("RCV-OUTSIDE", outside)];
         Table { name: "mangle", chains, jumps: MANGLE.map(str::to_owned).into() }
     }
 
@@ -96,16 +96,16 @@ impl Layout<'_> {
     fn nat(&self) -> Table {
         let mark = self.options.mark;
         let mut services = vec![
-            format!("{} -j RC-IPVS-MARK", self.frontend(Set::Masquerade)),
-            format!("{} -m addrtype --src-type LOCAL -j RC-IPVS-MARK", self.frontend(Set::Served)),
+            format!("{} -j RCV-MARK", self.frontend(Set::Masquerade)),
+            format!("{} -m addrtype --src-type LOCAL -j RCV-MARK", self.frontend(Set::Served)),
         ];
         let mut cluster = Vec::new();
         if self.options.masquerade_all || !self.pods.is_empty() {
-            services.push(format!("{} -j RC-IPVS-CLUSTER", self.frontend(Set::ClusterIps)));
+            services.push(format!("{} -j RCV-CLUSTER", self.frontend(Set::ClusterIps)));
             if !self.options.masquerade_all {
                 cluster = self.returns();
             }
-            cluster.push("-j RC-IPVS-MARK".to_owned());
+            cluster.push("-j RCV-MARK".to_owned());
         }
         let post = vec![
             format!("{} -j MASQUERADE", self.set(Set::Hairpin, "dst,dst,src")),
@@ -115,10 +115,10 @@ impl Layout<'_> {
         ];
         let marks = vec![format!("-j MARK --set-xmark {mark:#x}/{mark:#x}")];
         let chains = vec![
-            ("RC-IPVS-SERVICES", services),
-            ("RC-IPVS-CLUSTER", cluster),
-            ("RC-IPVS-MARK", marks),
-            ("RC-IPVS-POST", post),
+            ("RCV-SERVICES", services),
+            ("RCV-CLUSTER", cluster),
+            ("RCV-MARK", marks),
+            ("RCV-POST", post),
         ];
         Table { name: "nat", chains, jumps: NAT.map(str::to_owned).into() }
     }
@@ -139,7 +139,7 @@ impl Layout<'_> {
             "-m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT".to_owned(),
         ];
         let chains =
-            vec![("RC-IPVS-INPUT", input), ("RC-IPVS-OUTPUT", vec![refuse]), ("RC-IPVS-FORWARD", forward)];
+            vec![("RCV-INPUT", input), ("RCV-OUTPUT", vec![refuse]), ("RCV-FORWARD", forward)];
         Table { name: "filter", chains, jumps: FILTER.map(str::to_owned).into() }
     }
 }

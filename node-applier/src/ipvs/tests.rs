@@ -313,7 +313,7 @@ fn options(pods: Pods, masquerade_all: bool) -> FamilyOptions {
 fn rules_are_told_as_iptables_prints_them() {
     let pods = Pods::Prefixes(vec![([10, 244, 0, 0].into(), 16)]);
     let tables = rules::tables(Family::V4, &options(pods, false), &[]);
-    let text = rules::restore(&tables, "*nat\n-A POSTROUTING -j RC-IPVS-POST\nCOMMIT\n");
+    let text = rules::restore(&tables, "*nat\n-A POSTROUTING -j RCV-POST\nCOMMIT\n");
     assert_eq!(text, include_str!("tests/rules.txt"));
 }
 
@@ -326,11 +326,11 @@ fn rules_follow_the_options() {
     let nobody = text(Family::V4, Pods::Unknown, false);
     assert!(!nobody.contains("CLUSTER-IPS"), "who is a pod is unknown: {nobody}");
     let all = text(Family::V4, Pods::Unknown, true);
-    assert!(all.contains("RC-CLUSTER-IPS") && all.contains("-A RC-IPVS-CLUSTER -j RC-IPVS-MARK"), "{all}");
+    assert!(all.contains("RC-CLUSTER-IPS") && all.contains("-A RCV-CLUSTER -j RCV-MARK"), "{all}");
     let cni = text(Family::V4, Pods::Interface { name: "cni".into(), prefix: true }, false);
-    assert!(cni.contains("-A RC-IPVS-CLUSTER -i cni+ -j RETURN"), "{cni}");
+    assert!(cni.contains("-A RCV-CLUSTER -i cni+ -j RETURN"), "{cni}");
     let own = text(Family::V6, Pods::NodeCidr, false);
-    assert!(own.contains("-A RC-IPVS-OUTSIDE -s fd00:244::/64 -j RETURN"), "{own}");
+    assert!(own.contains("-A RCV-OUTSIDE -s fd00:244::/64 -j RETURN"), "{own}");
     assert!(own.contains("RC-6-VIPS") && own.contains("icmp6-port-unreachable"), "{own}");
 }
 
@@ -346,7 +346,7 @@ fn what_is_removed_is_what_is_there() {
             let rules =
                 table.chains.iter().flat_map(|(c, rules)| rules.iter().map(move |r| format!("-A {c} {r}\n")));
             let jumps = table.jumps.iter().map(|jump| format!("-A {jump}\n"));
-            let theirs = "-A INPUT -j RC-IPVS-INPUTS\n".to_owned();
+            let theirs = "-A INPUT -j RCV-INPUTS\n".to_owned();
             let rules: String = jumps.chain([theirs]).chain(rules).collect();
             format!("*{}\n:INPUT ACCEPT [0:0]\n{chains}{rules}COMMIT\n", table.name)
         })
@@ -354,7 +354,7 @@ fn what_is_removed_is_what_is_there() {
     let mut differences = Vec::new();
     let counted = rules::differences(&tables, &saved, |what| differences.push(what));
     assert_eq!((counted.0, differences), (9, Vec::<String>::new()));
-    rules::differences(&tables, &saved.replace("-j RC-IPVS-MARK", "-j ACCEPT"), |what| {
+    rules::differences(&tables, &saved.replace("-j RCV-MARK", "-j ACCEPT"), |what| {
         differences.push(what)
     });
     assert_eq!(differences.len(), 2, "{differences:?}");

@@ -10,7 +10,7 @@ use rulecast_bundle::nft::Family;
 use super::kernel::{Look, excluded};
 use super::sets::family;
 use super::state::State;
-use super::{DEVICE, Ipvs, rules, text, tool};
+use super::{DEVICE, Ipvs, rules, save, text};
 use crate::backend::{BackendError, Verified};
 
 /// Compares everything.
@@ -32,8 +32,9 @@ pub(super) fn verify(ipvs: &mut Ipvs) -> Result<Verified, BackendError> {
     for addr in found.addrs.difference(&ipvs.state.addrs).collect::<BTreeSet<_>>() {
         verified.differs(|| format!("device {DEVICE}, address {addr}: not ours"));
     }
+    let tool = ipvs.tool()?;
     for (family, tables) in &ipvs.rules {
-        let saved = tool::save(*family)?;
+        let saved = save(&tool, *family)?;
         let word = if *family == Family::V4 { "iptables" } else { "ip6tables" };
         let (chains, rules) =
             rules::differences(tables, &saved, |what| verified.differs(|| format!("{word}, {what}")));

@@ -65,8 +65,8 @@ pub(crate) fn what_is_written_is_what_is_there(world: &mut World) -> anyhow::Res
     let mut listed = world.node().output("ipvsadm", &["-Sn"])?;
     // In IPv6 the tool does not tell timeouts of 600 from others, nor in which order it lists.
     listed += &world.node().output("ipset", &["save"])?;
-    listed += &world.node().output("iptables-save", &[])?;
-    listed += &world.node().output("ip6tables-save", &[])?;
+    listed += &world.node().output("iptables-legacy-save", &[])?;
+    listed += &world.node().output("ip6tables-legacy-save", &[])?;
     let listed: Vec<&str> = listed.lines().map(str::trim_end).collect();
     for line in rendered.lines() {
         let told =
@@ -80,11 +80,11 @@ pub(crate) fn what_is_written_is_what_is_there(world: &mut World) -> anyhow::Res
     }
     // Somebody else's doing is told.
     world.node().output("ipset", &["add", "RC-DROPPED", "10.96.0.10,tcp:80"])?;
-    world.node().output("iptables", &["-t", "nat", "-F", "RC-IPVS-MARK"])?;
+    world.node().output("iptables-legacy", &["-t", "nat", "-F", "RCV-MARK"])?;
     let (node, view, backend) = (&world.network.nodes[0].namespace, &world.view, &mut world.backend);
     let verified = node.run(|| backend.verify(view))??;
     let text = verified.differences.join("\n");
-    ensure!(text.contains("RC-DROPPED") && text.contains("RC-IPVS-MARK"), "{text}");
+    ensure!(text.contains("RC-DROPPED") && text.contains("RCV-MARK"), "{text}");
     world.rebuild()??;
     Ok(())
 }
@@ -104,7 +104,7 @@ pub(crate) fn nothing_is_left(world: &mut World) -> anyhow::Result<()> {
         let listed = world.node().output("ipvsadm", &["-Sn"])?;
         ensure!(listed.trim_end() == "-A -t 192.0.2.1:80 -s rr", "{listed}");
         for (tool, args) in
-            [("ipset", &["save"][..]), ("iptables-save", &[]), ("ip6tables-save", &[]), ("ip", &["link"])]
+            [("ipset", &["save"][..]), ("iptables-legacy-save", &[]), ("ip6tables-legacy-save", &[]), ("ip", &["link"])]
         {
             let listed = world.node().output(tool, args)?;
             ensure!(!listed.contains("RC-") && !listed.contains("rulecast0"), "{tool}: {listed}");

@@ -59,7 +59,7 @@ pub(crate) fn service() -> Service {
 
 impl World {
     pub(crate) fn new() -> anyhow::Result<Self> {
-        namespace::require(&["ip", "iptables-save", "ip6tables-save", "ipset", "ipvsadm"])?;
+        namespace::require(&["ip", "iptables-legacy-save", "ip6tables-legacy-save", "ipset", "ipvsadm"])?;
         let network = Network::new("rc-ipvs", 2)?;
         let client = &network.client.namespace;
         client.ip(&format!("route add {CLUSTER_IPS} via {}", network.nodes[0].v4))?;
@@ -193,7 +193,7 @@ impl World {
         for (tool, args) in [
             ("ipvsadm", &["-Ln"][..]),
             ("ipset", &["save"]),
-            ("iptables-save", &["-c"]),
+            ("iptables-legacy-save", &["-c"]),
             ("ip", &["-4", "address"]),
             ("ipvsadm", &["-Lnc"]),
         ] {
