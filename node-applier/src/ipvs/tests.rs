@@ -353,7 +353,7 @@ fn what_is_removed_is_what_is_there() {
         .collect();
     let mut differences = Vec::new();
     let counted = rules::differences(&tables, &saved, |what| differences.push(what));
-    assert_eq!((counted.0, differences), (9, Vec::<String>::new()));
+    assert_eq!((counted.0, differences.len()), (9, 0), "{differences:?}");
     rules::differences(&tables, &saved.replace("-j RCV-MARK", "-j ACCEPT"), |what| {
         differences.push(what)
     });

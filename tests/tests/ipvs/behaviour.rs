@@ -39,7 +39,9 @@ pub(crate) fn a_pod_reaches_itself_through_its_service(world: &mut World) -> any
 pub(crate) fn without_endpoints_it_is_refused(world: &mut World) -> anyhow::Result<()> {
     world.serve(service(), &[])?;
     for from in [world.pod("a1"), world.node(), world.client()] {
-        for proto in [Proto::Tcp, Proto::Udp] {
+        // What a node sends itself over UDP is not even sent: an error of the call, for which nobody waits either.
+        let own = std::ptr::eq(from, world.node());
+        for proto in [Proto::Tcp, Proto::Udp].into_iter().filter(|p| !own || *p == Proto::Tcp) {
             let answer = probe::connect(from, proto, at(VIP, 80))?;
             ensure!(answer == Answer::Refused, "{proto:?} from {}: {answer:?}", from.name());
         }

@@ -103,9 +103,12 @@ pub(crate) fn nothing_is_left(world: &mut World) -> anyhow::Result<()> {
         node.run(|| backend.clean_up())??;
         let listed = world.node().output("ipvsadm", &["-Sn"])?;
         ensure!(listed.trim_end() == "-A -t 192.0.2.1:80 -s rr", "{listed}");
-        for (tool, args) in
-            [("ipset", &["save"][..]), ("iptables-legacy-save", &[]), ("ip6tables-legacy-save", &[]), ("ip", &["link"])]
-        {
+        for (tool, args) in [
+            ("ipset", &["save"][..]),
+            ("iptables-legacy-save", &[]),
+            ("ip6tables-legacy-save", &[]),
+            ("ip", &["link"]),
+        ] {
             let listed = world.node().output(tool, args)?;
             ensure!(!listed.contains("RC-") && !listed.contains("rulecast0"), "{tool}: {listed}");
         }

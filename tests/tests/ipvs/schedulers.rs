@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use rulecast_tests::namespace::Namespace;
-use rulecast_tests::probe::{self, Proto};
 use rulecast_tests::serve;
 
 use crate::world::{VIP, World, at, service};
@@ -52,8 +51,8 @@ const CONTRACTS: [(&str, Contract); 11] = [
     ("sh", always_the_same),
     ("mh", always_the_same),
     ("dh", always_the_same_for_everybody),
-    ("lblc", always_the_same_for_everybody),
-    ("lblcr", always_the_same_for_everybody),
+    ("lblc", the_same_until_it_has_too_many),
+    ("lblcr", the_same_until_it_has_too_many),
 ];
 
 pub(crate) fn each_keeps_its_contract(world: &mut World) -> anyhow::Result<()> {
@@ -117,6 +116,19 @@ fn always_the_same_for_everybody(world: &World) -> anyhow::Result<()> {
     let mut all = open(world, "a1", 2)?;
     all.extend(open(world, "a2", 2)?);
     ensure!(by_pod(&all).len() == 1, "{:?}", by_pod(&all));
-    let _udp = probe::connect(world.pod("a2"), Proto::Udp, at(VIP, 80))?;
+    Ok(())
+}
+
+/// A destination has one pod, whoever asks, as long as that has no more connections than its weight while another is idle.
+fn the_same_until_it_has_too_many(world: &World) -> anyhow::Result<()> {
+    let mut seen = BTreeSet::new();
+    for client in ["a1", "a2", "a1", "a2"] {
+        seen.insert(Kept::open(world.pod(client), at(VIP, 80))?.pod);
+        // It is closed; until that is known it counts.
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    ensure!(seen.len() == 1, "{seen:?}");
+    let open = open(world, "a2", 4)?;
+    ensure!(by_pod(&open).len() > 1, "{:?}", by_pod(&open));
     Ok(())
 }

@@ -21,8 +21,6 @@ use uapi::*;
 
 /// The most entries of one set. The kernel takes memory for those that are there.
 pub const MAX_ENTRIES: u32 = 1 << 20;
-/// The oldest revision of the types, which every kernel has; later ones add options that are not used here.
-const REVISION: u8 = 0;
 /// Entries in one message: well below the 64 KiB of an attribute.
 const ENTRIES: usize = 400;
 
@@ -55,6 +53,16 @@ impl SetType {
     #[must_use]
     pub fn module(self) -> String {
         format!("ip_set_{}", self.name().replace(':', "_").replace(',', ""))
+    }
+
+    /// The oldest revision of the type that the tool ipset knows, with ranges and SCTP; kernels have later ones, too, which
+    /// add options that are not used here.
+    fn revision(self) -> u8 {
+        match self {
+            Self::Ip => 0,
+            Self::IpPort | Self::IpPortIp => 1,
+            Self::IpPortNet => 2,
+        }
     }
 }
 
@@ -287,7 +295,7 @@ fn order(b: &mut Buffer, kind: u16, bytes: &[u8]) {
 fn write_create(b: &mut Buffer, name: &str, kind: SetType, family: Family) {
     b.text(IPSET_ATTR_SETNAME, name);
     b.text(IPSET_ATTR_TYPENAME, kind.name());
-    b.raw(IPSET_ATTR_REVISION, &[REVISION]);
+    b.raw(IPSET_ATTR_REVISION, &[kind.revision()]);
     b.raw(IPSET_ATTR_FAMILY, &[family_number(family)]);
     b.nest(IPSET_ATTR_DATA, |b| {
         order(b, IPSET_ATTR_HASHSIZE, &1024_u32.to_be_bytes());
