@@ -2,7 +2,6 @@
 
 use std::collections::HashSet;
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use rulecast_bundle::nft::Family;
 use rulecast_bundle::prefix_contains;
@@ -64,7 +63,8 @@ impl Kernel {
             let remove: Vec<_> = strange.map(|d| Operation::DeleteDestination(at, d.destination)).collect();
             self.ipvs.apply(&remove).map_err(|failed| failed.error)?;
             let weights = destinations.iter().filter(|d| d.translates).map(|d| (d.destination, d.weight));
-            let scheduling = Scheduling { scheduler: how.scheduler.into(), persistence: how.persistence };
+            let ipvs::Scheduling { scheduler, persistence, fallback } = how;
+            let scheduling = Scheduling { scheduler: scheduler.into(), persistence, fallback };
             state.insert(at, Server { scheduling, destinations: weights.collect() });
         }
         for (set, family, name) in names() {
@@ -216,8 +216,9 @@ fn set_operations(run: &[Step]) -> Vec<SetOperation> {
 
 fn operation(step: &Step) -> Option<Operation> {
     let how = |scheduling: &Scheduling| ipvs::Scheduling {
-        scheduler: Arc::clone(&scheduling.scheduler).to_string(),
+        scheduler: scheduling.scheduler.to_string(),
         persistence: scheduling.persistence,
+        fallback: scheduling.fallback,
     };
     Some(match step {
         Step::NewServer(at, scheduling) => Operation::NewService(*at, how(scheduling)),

@@ -5,16 +5,19 @@
 //! no more connections, and the rest goes. At every moment a frontend that had an endpoint before and has one after has one.
 //!
 //! A destination that leaves gets weight 0 and stays until its connections ended ([`super::drain`]), and so does its virtual
-//! server with its address when the Service is gone. Not with UDP, which knows no end: there flows move at once.
+//! server with its address when the Service is gone. Not with UDP, which knows no end: there flows move at once. And not with
+//! the scheduler `dh`, which would refuse what falls to such a destination.
+//!
+//! One thing is the kernel's: while a virtual server changes its scheduler it has none for a moment.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use rulecast_netlink::ipset::Entry;
-use rulecast_netlink::ipvs::{Destination, VirtualServer};
+use rulecast_netlink::ipvs::VirtualServer;
 
 use super::sets::{Set, entry};
-use super::state::{Scheduling, State, Step, UDP};
+use super::state::{Scheduling, State, Step, UDP, passes_over};
 use super::wanted::Wanted;
 
 /// The weight of destinations that take connections.
@@ -70,6 +73,7 @@ struct Phases {
     restrict: Vec<Step>,
     servers: Vec<Step>,
     destinations: Vec<Step>,
+    change: Vec<Step>,
     addrs: Vec<Step>,
     free: Vec<Step>,
     drop: Vec<Step>,
@@ -97,8 +101,8 @@ pub(super) fn plan(state: &State, wanted: &Wanted, touched: &Touched) -> Plan {
         let drains = state.addrs.contains(&addr) && state.servers_at(&addr) > going;
         phases.addr(addr, state, wanted.has_addr(&addr) || (drains && !wanted.is_own(&addr)));
     }
-    let Phases { admit, restrict, servers, destinations, addrs, free, .. } = phases;
-    let make = [admit, restrict, servers, destinations, addrs, free].concat();
+    let Phases { admit, restrict, servers, destinations, change, addrs, free, .. } = phases;
+    let make = [admit, restrict, servers, destinations, change, addrs, free].concat();
     let Phases { drop, quiet, remove_servers, remove_addrs, forget, .. } = phases;
     Plan { make, remove: [drop, quiet, remove_servers, remove_addrs, forget].concat() }
 }
@@ -116,12 +120,13 @@ impl Phases {
             return;
         };
         let persistence = frontend.persistence;
-        let scheduling = || Scheduling { scheduler: wanted.scheduler.clone(), persistence };
+        let scheduling = || Scheduling::new(wanted.scheduler.clone(), persistence);
+        let graceful = at.proto != UDP && passes_over(&wanted.scheduler);
         let server = state.servers.get(at);
         match server {
             None => self.servers.push(Step::NewServer(*at, scheduling())),
             Some(server) if server.scheduling != scheduling() => {
-                self.servers.push(Step::SetServer(*at, scheduling()));
+                self.change.push(Step::SetServer(*at, scheduling()));
             }
             Some(_) => {}
         }
@@ -133,8 +138,15 @@ impl Phases {
             }
         }
         for (to, weight) in server.iter().flat_map(|server| &server.destinations) {
-            if frontend.destinations.binary_search(to).is_err() {
-                self.quiet.extend(quiet(*at, *to, *weight));
+            if frontend.destinations.binary_search(to).is_ok() {
+                continue;
+            }
+            match (graceful, weight) {
+                (true, 0) => {}
+                (true, _) => self.quiet.push(Step::SetDestination(*at, *to, 0)),
+                // It takes no connections, and the scheduler may be about to give it some.
+                (false, 0) => self.destinations.push(Step::RemoveDestination(*at, *to)),
+                (false, _) => self.quiet.push(Step::RemoveDestination(*at, *to)),
             }
         }
     }
@@ -147,9 +159,8 @@ impl Phases {
             gone.push(at.addr);
             return;
         }
-        for (to, weight) in &server.destinations {
-            self.quiet.extend(quiet(*at, *to, *weight));
-        }
+        let used = server.destinations.iter().filter(|(_, weight)| **weight > 0);
+        self.quiet.extend(used.map(|(to, _)| Step::SetDestination(*at, *to, 0)));
     }
 
     fn entry(&mut self, set: Set, entry: Entry, state: &State, wanted: bool) {
@@ -182,14 +193,5 @@ impl Phases {
         if wanted && !state.addrs.contains(&addr) {
             self.addrs.push(Step::AddAddr(addr));
         }
-    }
-}
-
-/// Takes a destination out of use.
-fn quiet(at: VirtualServer, to: Destination, weight: u32) -> Option<Step> {
-    match weight {
-        _ if at.proto == UDP => Some(Step::RemoveDestination(at, to)),
-        0 => None,
-        _ => Some(Step::SetDestination(at, to, 0)),
     }
 }

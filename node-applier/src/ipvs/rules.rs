@@ -43,14 +43,10 @@ pub(super) const CHAINS: [(&str, &[&str]); 3] = [
     ("filter", &["RCV-INPUT", "RCV-OUTPUT", "RCV-FORWARD"]),
 ];
 
-const MANGLE: [&str; 2] = [
-    "PREROUTING -m conntrack --ctstate NEW -j RCV-DROP",
-    "OUTPUT -m conntrack --ctstate NEW -j RCV-DROP",
-];
-const NAT: [&str; 3] =
-    ["PREROUTING -j RCV-SERVICES", "OUTPUT -j RCV-SERVICES", "POSTROUTING -j RCV-POST"];
-const FILTER: [&str; 3] =
-    ["INPUT -j RCV-INPUT", "OUTPUT -j RCV-OUTPUT", "FORWARD -j RCV-FORWARD"];
+const MANGLE: [&str; 2] =
+    ["PREROUTING -m conntrack --ctstate NEW -j RCV-DROP", "OUTPUT -m conntrack --ctstate NEW -j RCV-DROP"];
+const NAT: [&str; 3] = ["PREROUTING -j RCV-SERVICES", "OUTPUT -j RCV-SERVICES", "POSTROUTING -j RCV-POST"];
+const FILTER: [&str; 3] = ["INPUT -j RCV-INPUT", "OUTPUT -j RCV-OUTPUT", "FORWARD -j RCV-FORWARD"];
 
 struct Layout<'a> {
     family: Family,
@@ -138,8 +134,7 @@ impl Layout<'_> {
             format!("-m mark --mark {mark:#x}/{mark:#x} -j ACCEPT"),
             "-m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT".to_owned(),
         ];
-        let chains =
-            vec![("RCV-INPUT", input), ("RCV-OUTPUT", vec![refuse]), ("RCV-FORWARD", forward)];
+        let chains = vec![("RCV-INPUT", input), ("RCV-OUTPUT", vec![refuse]), ("RCV-FORWARD", forward)];
         Table { name: "filter", chains, jumps: FILTER.map(str::to_owned).into() }
     }
 }

@@ -17,6 +17,21 @@ pub(super) const UDP: u8 = 17;
 pub(super) struct Scheduling {
     pub(super) scheduler: Arc<str>,
     pub(super) persistence: Option<u32>,
+    /// See [`rulecast_netlink::ipvs::Scheduling::fallback`].
+    pub(super) fallback: bool,
+}
+
+impl Scheduling {
+    /// `sh` and `mh` keep clients of destinations that take no connections, unless they are told to let them go.
+    pub(super) fn new(scheduler: Arc<str>, persistence: Option<u32>) -> Self {
+        let fallback = ["sh", "mh"].contains(&&*scheduler);
+        Self { scheduler, persistence, fallback }
+    }
+}
+
+/// Whether a scheduler passes over destinations of weight 0. `dh` refuses what falls to one (`ip_vs_dh_schedule`).
+pub(super) fn passes_over(scheduler: &str) -> bool {
+    scheduler != "dh"
 }
 
 /// A virtual server.

@@ -12,12 +12,13 @@ use rulecast_netlink::ipvs::{Destination, VirtualServer};
 use super::plan::{Plan, Touched, plan};
 use super::rules;
 use super::sets::{Set, entry};
-use super::state::{State, Step, UDP};
+use super::state::{State, Step, UDP, passes_over};
 use super::wanted::{Frontend, Share, Source, Wanted};
 
 /// The kernel as its sources describe it: what is not there cannot be changed, and what is there cannot be made.
 #[derive(Debug, Clone, Default)]
 struct Kernel {
+    schedulers: BTreeMap<VirtualServer, String>,
     servers: BTreeMap<VirtualServer, BTreeMap<Destination, u32>>,
     entries: BTreeSet<(Set, Entry)>,
     addrs: BTreeSet<IpAddr>,
@@ -29,8 +30,14 @@ impl Kernel {
         match step {
             Step::AddEntry(set, entry) => self.entries.insert((*set, *entry)),
             Step::RemoveEntry(set, entry) => self.entries.remove(&(*set, *entry)),
-            Step::NewServer(at, _) => self.servers.insert(*at, BTreeMap::new()).is_none(),
-            Step::SetServer(at, _) => self.servers.contains_key(at),
+            Step::NewServer(at, how) => {
+                self.schedulers.insert(*at, how.scheduler.to_string());
+                self.servers.insert(*at, BTreeMap::new()).is_none()
+            }
+            Step::SetServer(at, how) => {
+                self.schedulers.insert(*at, how.scheduler.to_string());
+                self.servers.contains_key(at)
+            }
             Step::RemoveServer(at) => self.servers.remove(at).is_some(),
             Step::NewDestination(at, to, weight) => {
                 self.servers.get_mut(at).is_some_and(|all| all.insert(*to, *weight).is_none())
@@ -120,6 +127,10 @@ fn holds(kernel: &Kernel, before: &Wanted, after: &Wanted) -> Result<(), TestCas
             let at = server(n, udp);
             let (Some(old), Some(new)) = (before.frontend(&at), after.frontend(&at)) else { continue };
             let usable = kernel.usable(&at);
+            if kernel.schedulers.get(&at).is_some_and(|scheduler| !passes_over(scheduler)) {
+                let quiet = kernel.servers[&at].values().filter(|weight| **weight == 0).count();
+                prop_assert_eq!(quiet, 0, "{} gives connections to destinations that take none", at);
+            }
             let known = |to: &Destination| old.destinations.contains(to) || new.destinations.contains(to);
             prop_assert!(usable.iter().all(known), "{at} goes to strangers: {usable:?}");
             if !old.destinations.is_empty() && !new.destinations.is_empty() {
@@ -242,7 +253,7 @@ proptest! {
         let (mut kernel, mut state) = (Kernel::default(), State::default());
         let mut before = wanted(&[], "rr");
         for (seeds, chance) in &history {
-            let after = wanted(seeds, if chance & 8 == 0 { "rr" } else { "wrr" });
+            let after = wanted(seeds, ["rr", "dh", "sh", "rr"][usize::from(chance & 3)]);
             let steps = plan(&state, &after, &Touched::everything(&state, &after));
             carry_out(&mut kernel, &mut state, &steps, |kernel| holds(kernel, &before, &after))?;
             settled(&kernel, &after)?;
@@ -354,9 +365,7 @@ fn what_is_removed_is_what_is_there() {
     let mut differences = Vec::new();
     let counted = rules::differences(&tables, &saved, |what| differences.push(what));
     assert_eq!((counted.0, differences.len()), (9, 0), "{differences:?}");
-    rules::differences(&tables, &saved.replace("-j RCV-MARK", "-j ACCEPT"), |what| {
-        differences.push(what)
-    });
+    rules::differences(&tables, &saved.replace("-j RCV-MARK", "-j ACCEPT"), |what| differences.push(what));
     assert_eq!(differences.len(), 2, "{differences:?}");
 
     let removal = rules::removal(&saved);

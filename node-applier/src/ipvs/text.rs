@@ -65,6 +65,9 @@ fn servers(state: &State) -> String {
         if let Some(seconds) = server.scheduling.persistence {
             let _ = write!(text, " -p {seconds}");
         }
+        if server.scheduling.fallback {
+            let _ = write!(text, " -b {}-fallback", server.scheduling.scheduler);
+        }
         text.push('\n');
         for (to, weight) in &server.destinations {
             let _ = writeln!(text, "-a {at} -r {to} -m -w {weight}");

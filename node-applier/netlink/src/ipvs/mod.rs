@@ -35,6 +35,9 @@ pub struct Scheduling {
     pub scheduler: String,
     /// Session affinity by client address, for so many seconds: IPVS calls it persistence. None: no affinity.
     pub persistence: Option<u32>,
+    /// Of `sh` and `mh`, which are the only ones that know it: a client whose destination takes no connections gets another
+    /// one instead of being refused.
+    pub fallback: bool,
 }
 
 /// A real server.
@@ -320,8 +323,9 @@ fn write_server(b: &mut Buffer, server: &VirtualServer) {
 fn write_scheduling(b: &mut Buffer, v4: bool, how: &Scheduling) {
     b.text(IPVS_SVC_ATTR_SCHED_NAME, &how.scheduler);
     let persistent = if how.persistence.is_some() { IP_VS_SVC_F_PERSISTENT } else { 0 };
+    let flags = persistent | if how.fallback { IP_VS_SVC_F_SCHED1 } else { 0 };
     // All flags are meant, so that one that was set goes.
-    b.raw(IPVS_SVC_ATTR_FLAGS, &[persistent.to_ne_bytes(), u32::MAX.to_ne_bytes()].concat());
+    b.raw(IPVS_SVC_ATTR_FLAGS, &[flags.to_ne_bytes(), u32::MAX.to_ne_bytes()].concat());
     b.raw(IPVS_SVC_ATTR_TIMEOUT, &how.persistence.unwrap_or(0).to_ne_bytes());
     // Each client address for itself.
     let single: u32 = if v4 { u32::MAX } else { 128 };
@@ -332,7 +336,7 @@ fn write_marked(b: &mut Buffer, mark: u32, scheduler: &str) {
     b.nest(IPVS_CMD_ATTR_SERVICE, |b| {
         b.raw(IPVS_SVC_ATTR_AF, &AF_INET.to_ne_bytes());
         b.raw(IPVS_SVC_ATTR_FWMARK, &mark.to_ne_bytes());
-        write_scheduling(b, true, &Scheduling { scheduler: scheduler.to_owned(), persistence: None });
+        write_scheduling(b, true, &Scheduling { scheduler: scheduler.to_owned(), persistence: None, fallback: false });
     });
 }
 
@@ -359,10 +363,11 @@ fn read_service(service: Attributes<'_>) -> Option<(VirtualServer, Scheduling)> 
         proto: short(IPVS_SVC_ATTR_PROTOCOL)?.try_into().ok()?,
         port: u16::from_be_bytes(service.raw(IPVS_SVC_ATTR_PORT)?.try_into().ok()?),
     };
-    let persistent = service.host(IPVS_SVC_ATTR_FLAGS)? & IP_VS_SVC_F_PERSISTENT != 0;
+    let flags = service.host(IPVS_SVC_ATTR_FLAGS)?;
+    let persistent = flags & IP_VS_SVC_F_PERSISTENT != 0;
     let persistence = service.host(IPVS_SVC_ATTR_TIMEOUT).filter(|_| persistent);
     let scheduler = service.text(IPVS_SVC_ATTR_SCHED_NAME).unwrap_or_default().to_owned();
-    Some((server, Scheduling { scheduler, persistence }))
+    Some((server, Scheduling { scheduler, persistence, fallback: flags & IP_VS_SVC_F_SCHED1 != 0 }))
 }
 
 fn read_destination(to: Attributes<'_>, of: IpAddr) -> Option<DestinationState> {

@@ -15,7 +15,7 @@ fn to(addr: &str) -> Destination {
 }
 
 fn how(persistence: Option<u32>) -> Scheduling {
-    Scheduling { scheduler: "rr".to_owned(), persistence }
+    Scheduling { scheduler: "rr".to_owned(), persistence, fallback: persistence.is_some() }
 }
 
 /// The whole message, with family 30 and sequence number 1.
@@ -70,7 +70,7 @@ fn affinity_is_persistence_of_single_clients() {
     assert_eq!(service.raw(IPVS_SVC_ATTR_AF), Some(&[10, 0][..]));
     let addr = [0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
     assert_eq!(service.raw(IPVS_SVC_ATTR_ADDR), Some(&addr[..]));
-    assert_eq!(service.raw(IPVS_SVC_ATTR_FLAGS), Some(&[1, 0, 0, 0, 255, 255, 255, 255][..]));
+    assert_eq!(service.raw(IPVS_SVC_ATTR_FLAGS), Some(&[9, 0, 0, 0, 255, 255, 255, 255][..]));
     assert_eq!(service.raw(IPVS_SVC_ATTR_TIMEOUT), Some(&[0x30, 0x2a, 0, 0][..]));
     assert_eq!(service.raw(IPVS_SVC_ATTR_NETMASK), Some(&[128, 0, 0, 0][..]), "a prefix length in IPv6");
 }

@@ -45,6 +45,8 @@ pub(super) const IPVS_DEST_ATTR_ADDR_FAMILY: u16 = 11;
 
 /// The service has session affinity.
 pub(super) const IP_VS_SVC_F_PERSISTENT: u32 = 1;
+/// The scheduler's own first flag: `IP_VS_SVC_F_SCHED_SH_FALLBACK`, `IP_VS_SVC_F_SCHED_MH_FALLBACK`.
+pub(super) const IP_VS_SVC_F_SCHED1: u32 = 8;
 /// Forwarding by network address translation.
 pub(super) const IP_VS_CONN_F_MASQ: u32 = 0;
 pub(super) const IP_VS_CONN_F_FWD_MASK: u32 = 7;
