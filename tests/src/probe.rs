@@ -80,7 +80,7 @@ impl Answer {
 
 /// Connects once, from a new port.
 pub fn connect(from: &Namespace, proto: Proto, to: SocketAddr) -> anyhow::Result<Answer> {
-    from.run(|| once(proto, to))?
+    from.run(|| connect_here(proto, to))?
 }
 
 /// Connects so many times and returns the names of those who answer; anything else is an error.
@@ -93,7 +93,7 @@ pub fn pods(
     from.run(|| {
         let mut names = BTreeSet::new();
         for _ in 0..count {
-            let answer = once(proto, to)?;
+            let answer = connect_here(proto, to)?;
             let name = answer.pod().with_context(|| format!("{proto:?} to {to}"))?;
             names.insert(name.to_owned());
         }
@@ -130,7 +130,8 @@ fn libc_linger() -> nix::libc::linger {
     nix::libc::linger { l_onoff: 1, l_linger: 0 }
 }
 
-fn once(proto: Proto, to: SocketAddr) -> anyhow::Result<Answer> {
+/// Connects once, from a new port, in the namespace of the caller.
+pub fn connect_here(proto: Proto, to: SocketAddr) -> anyhow::Result<Answer> {
     let text = match proto {
         Proto::Tcp => tcp(to),
         Proto::Udp => udp(to),
