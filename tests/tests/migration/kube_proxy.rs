@@ -13,6 +13,7 @@ use rulecast_tests::wait::{PATIENCE, wait_for};
 use serde_json::json;
 
 use crate::site::Site;
+use crate::who::Proxy;
 
 /// How it writes rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +34,11 @@ impl Mode {
         }
     }
 
+    /// How it shows as who serves.
+    pub(crate) fn party(self) -> Proxy {
+        if self == Self::Nftables { Proxy::KubeProxy } else { Proxy::Iptables }
+    }
+
     /// The variant of the program `iptables` that it finds.
     fn variant(self) -> &'static str {
         if self == Self::IptablesLegacy { "legacy" } else { "nft" }
@@ -48,7 +54,15 @@ impl Site {
         let args = ["--config", &config, "--hostname-override", &self.node().name];
         let mut kube_proxy =
             Process::new("kube-proxy", &program, &args, &self.cluster.dir().join("kube-proxy.log"));
+        let mark = kube_proxy.log_mark();
         kube_proxy.start(self.namespace())?;
+        wait_for("kube-proxy to have written its rules", PATIENCE, || {
+            // There may be rules of the one before. It says this for each family.
+            let log = kube_proxy.log_since(mark);
+            let written = log.matches("SyncProxyRules complete").count();
+            ensure!(written >= 2, "{}", kube_proxy.log_tail());
+            Ok(())
+        })?;
         self.kube_proxy = Some(kube_proxy);
         wait_for("kube-proxy's rules", PATIENCE, || {
             let wanted = self.services.sticky.cluster.map(|to| to.ip().to_string());
@@ -80,11 +94,31 @@ impl Site {
         self.namespace().output(&program, &["--cleanup"]).map(drop)
     }
 
+    /// Puts its configuration where kubeadm does, and makes the pool out of it, as the import prints it.
+    pub(crate) fn import_pool(&self, mode: Mode) -> anyhow::Result<()> {
+        let config = self.kube_proxy_config(mode).to_string();
+        self.cluster.apply(&[json!({
+            "apiVersion": "v1", "kind": "ConfigMap", "data": { "config.conf": config },
+            "metadata": { "name": "kube-proxy", "namespace": "kube-system" },
+        })])?;
+        let map =
+            self.cluster.kubectl(&["get", "configmap", "kube-proxy", "-n", "kube-system", "-o", "yaml"])?;
+        let (file, pool) = (self.cluster.dir().join("configmap.yaml"), self.cluster.dir().join("pool.yaml"));
+        let [file, pool] = [file, pool].map(|path| path.display().to_string());
+        fs::write(&file, map)?;
+        let printed =
+            self.cluster.command_line(&["import", "kube-proxy-config", "--mode", "nftables", &file])?;
+        fs::write(&pool, printed)?;
+        self.cluster.kubectl(&["apply", "--server-side", "--force-conflicts", "-f", &pool]).map(drop)
+    }
+
     /// A KubeProxyConfiguration.
     pub(crate) fn kube_proxy_config(&self, mode: Mode) -> serde_json::Value {
         json!({
             "apiVersion": "kubeproxy.config.k8s.io/v1alpha1", "kind": "KubeProxyConfiguration",
             "mode": mode.name(),
+            // So that it says when it has written its rules.
+            "logging": { "verbosity": 2 },
             "clientConnection": { "kubeconfig": self.cluster.control_plane.kubeconfig() },
             "clusterCIDR": POD_CIDRS,
             // What belongs to the whole machine cannot be set in a namespace.

@@ -17,8 +17,10 @@ mod site;
 mod sticky;
 mod take_over;
 mod traffic;
+mod who;
 
 const SCENARIOS: &[Scenario<Site>] = &[
+    ("take_over::a_gap_is_noticed", take_over::a_gap_is_noticed),
     ("take_over::from_nftables_and_back", take_over::from_nftables_and_back),
     ("take_over::from_iptables_legacy_and_back", take_over::from_iptables_legacy_and_back),
     ("take_over::from_iptables_nft_and_back", take_over::from_iptables_nft_and_back),

@@ -7,7 +7,7 @@ use anyhow::{Context as _, ensure};
 use rulecast_tests::cluster::{Cluster, Head, Service};
 use rulecast_tests::namespace::{self, Namespace};
 use rulecast_tests::network::{Network, Node};
-use rulecast_tests::objects::{ready, service};
+use rulecast_tests::objects::{NAMESPACE, ready, service};
 use rulecast_tests::process::Process;
 use rulecast_tests::programs::{self, APPLIER};
 use rulecast_tests::serve::KEEP;
@@ -95,7 +95,8 @@ impl Site {
         let (config, state) = (path("node-a.kubeconfig"), path("moved-state"));
         let (config, state) = (config.display().to_string(), state.display().to_string());
         let args = ["run", "--pool", pool, "--kubeconfig", &config, "--state-dir", &state];
-        let args = [&args[..], &["--hostname-override", &self.node().name, "--report-interval", "1"]].concat();
+        let args =
+            [&args[..], &["--hostname-override", &self.node().name, "--report-interval", "1"]].concat();
         let program = programs::folder()?.join(APPLIER);
         let log = path("moved.log");
         let mut applier = Process::new(&format!("the applier of {pool}"), &program, &args, &log);
@@ -115,6 +116,13 @@ impl Site {
             ensure!(same && status.get("error").is_none(), "{head:?}: {status}");
             Ok(head)
         })
+    }
+
+    /// The health check port of the Service with policy Local.
+    pub(crate) fn health_port(&self) -> anyhow::Result<u16> {
+        let object = self.cluster.get(&format!("/api/v1/namespaces/{NAMESPACE}/services/local"))?;
+        let port = object["spec"]["healthCheckNodePort"].as_u64();
+        Ok(port.context("a healthCheckNodePort")?.try_into()?)
     }
 
     /// Stops the applier; its rules stay.

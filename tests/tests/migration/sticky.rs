@@ -28,7 +28,10 @@ impl Sticky {
         let text: Vec<_> = seen.iter().map(|(pod, when)| format!("{pod} since {when}")).collect();
         println!("  affinity: {}", text.join("; "));
         let moves = seen.len().saturating_sub(1);
-        ensure!(moves <= hand_overs, "the client was moved {moves} times in {hand_overs} hand-overs: {text:?}");
+        ensure!(
+            moves <= hand_overs,
+            "the client was moved {moves} times in {hand_overs} hand-overs: {text:?}"
+        );
         Ok(())
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
-use anyhow::ensure;
+use anyhow::{bail, ensure};
 use rulecast_tests::cluster::POOL;
 use rulecast_tests::objects::ready;
 use rulecast_tests::probe::{self, Proto};
@@ -13,6 +13,7 @@ use crate::kube_proxy::Mode;
 use crate::rules;
 use crate::site::{ENDPOINTS, Site};
 use crate::traffic::Traffic;
+use crate::who::{self, Proxy};
 
 pub(crate) fn from_nftables_and_back(site: &mut Site) -> anyhow::Result<()> {
     there_and_back(site, Mode::Nftables)
@@ -26,23 +27,68 @@ pub(crate) fn from_iptables_nft_and_back(site: &mut Site) -> anyhow::Result<()> 
     there_and_back(site, Mode::IptablesNft)
 }
 
-fn there_and_back(site: &mut Site, from: Mode) -> anyhow::Result<()> {
+/// The other way round: had there been a gap, it would have been seen.
+pub(crate) fn a_gap_is_noticed(site: &mut Site) -> anyhow::Result<()> {
     site.empty()?;
-    site.start_kube_proxy(from)?;
+    site.start_kube_proxy(Mode::Nftables)?;
     let mut traffic = Traffic::start(site)?;
-    take_over(site, &mut traffic, from)?;
-    go_back(site, &mut traffic, from)?;
-    traffic.end(2)
+    traffic.step("nobody serves");
+    site.stop_kube_proxy()?;
+    site.clean_up_kube_proxy(Mode::Nftables)?;
+    traffic.step("the applier is started");
+    site.start_applier(POOL)?;
+    let Err(error) = traffic.end(1) else { bail!("nobody served, and no connection failed") };
+    let error = format!("{error:#}");
+    for caller in
+        ["pod to cluster IP", "node to cluster IP", "outside to nodePort", "outside to load balancer"]
+    {
+        for what in [format!("{caller}: "), "nobody serves".to_owned()] {
+            ensure!(error.contains(&what), "{what:?} is not in {error}");
+        }
+    }
+    Ok(())
+}
+
+fn there_and_back(site: &mut Site, mode: Mode) -> anyhow::Result<()> {
+    site.empty()?;
+    site.import_pool(mode)?;
+    site.start_kube_proxy(mode)?;
+    ensure!(who::serves(site)? == mode.party(), "kube-proxy serves alone");
+    let mut traffic = Traffic::start(site)?;
+    begin_and_give_up(site, &mut traffic, mode)?;
+    take_over(site, &mut traffic, mode)?;
+    go_back(site, &mut traffic, mode)?;
+    traffic.end(4)
+}
+
+/// The first two steps, and back: kube-proxy is started again, should it be stopped already.
+fn begin_and_give_up(site: &mut Site, traffic: &mut Traffic, mode: Mode) -> anyhow::Result<()> {
+    traffic.step("the applier is started beside kube-proxy");
+    site.start_applier(POOL)?;
+    traffic.step("kube-proxy is stopped");
+    site.stop_kube_proxy()?;
+    traffic.step("second thoughts: kube-proxy is started again");
+    site.start_kube_proxy(mode)?;
+    traffic.step("the applier is stopped");
+    site.stop_applier()?;
+    traffic.step("rulecast-node cleanup");
+    site.clean_up_rulecast()?;
+    rules::without_rulecast(site.namespace())?;
+    ensure!(who::serves(site)? == mode.party(), "kube-proxy serves alone again");
+    Ok(())
 }
 
 /// Rulecast takes over from a kube-proxy that runs.
 fn take_over(site: &mut Site, traffic: &mut Traffic, from: Mode) -> anyhow::Result<()> {
     traffic.step("the applier is started beside kube-proxy");
     site.start_applier(POOL)?;
+    // Whose chains came last is asked first.
+    let party = who::serves(site)?;
+    ensure!(party == Proxy::Rulecast, "{party:?} serves, beside rulecast that came last");
     traffic.step("kube-proxy is stopped");
     site.stop_kube_proxy()?;
     // Its rules are still there, and nobody keeps them up to date.
-    traffic.step("an endpoint goes");
+    traffic.step("an endpoint goes, and comes back");
     changes_are_followed(site)?;
     traffic.step("kube-proxy --cleanup");
     site.clean_up_kube_proxy(from)?;
@@ -59,7 +105,12 @@ fn go_back(site: &mut Site, traffic: &mut Traffic, to: Mode) -> anyhow::Result<(
     site.stop_applier()?;
     traffic.step("rulecast-node cleanup");
     site.clean_up_rulecast()?;
-    rules::without_rulecast(site.namespace())
+    rules::without_rulecast(site.namespace())?;
+    traffic.step("an endpoint goes, and comes back");
+    changes_are_followed(site)?;
+    let party = who::serves(site)?;
+    ensure!(party == to.party(), "{party:?} serves");
+    health_port_answers(site)
 }
 
 /// An endpoint that left gets no new connections, and one that comes gets some.
@@ -90,6 +141,19 @@ fn answers_for_itself(site: &Site) -> anyhow::Result<()> {
         let (code, body) =
             rulecast_tests::http::get(node, SocketAddr::from(([127, 0, 0, 1], 10256)), "/healthz")?;
         ensure!(code == 200 && body.contains("sequence"), "{code} {body}");
+        Ok(())
+    })?;
+    health_port_answers(site)
+}
+
+/// The health check port, which only one of both can have, answers that there are local endpoints. Rulecast tries every five
+/// seconds to get it, kube-proxy whenever it writes rules.
+fn health_port_answers(site: &Site) -> anyhow::Result<()> {
+    let port = site.health_port()?;
+    let to = SocketAddr::new(site.node().v4, port);
+    wait_for("the health check port", PATIENCE, || {
+        let (code, body) = rulecast_tests::http::get(&site.network().client.namespace, to, "/")?;
+        ensure!(code == 200 && body.contains("\"localEndpoints\": 2"), "{code} {body}");
         Ok(())
     })
 }
