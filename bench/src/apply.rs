@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use rulecast_bundle::{CatchUp, Head, Mode, Replica};
+use rulecast_bundle::{CatchUp, Head, Replica};
 use rulecast_netlink::Connection;
 use rulecast_node::applier::Applier;
 use rulecast_node::nftables::Nftables;
@@ -61,7 +61,7 @@ fn ms(duration: Duration) -> f64 {
 pub fn measure(dir: &Path, node: &str, heads: impl BufRead) -> Result<Sample> {
     let start = Instant::now();
     let store = Store::open(dir, POOL)?;
-    let mut applier = Applier::new(node, POOL, Mode::Nftables, Nftables::open()?, Some(store));
+    let mut applier = Applier::new(node, POOL, Nftables::open()?, Some(store));
     let full = applier.restore()?.context("there is no bundle on disk")?;
     let full_ms = ms(start.elapsed());
     let mut changes = Vec::new();
@@ -149,7 +149,7 @@ impl Prepared {
         ensure!(output.status.success(), "{}: {}", program.display(), output.status);
         let sample: Sample = serde_json::from_slice(&output.stdout)?;
         ensure!(sample.changes.len() == self.heads.len(), "not all changes were applied");
-        let kept = Store::open(dir.path(), POOL)?.load(POOL, Mode::Nftables)?;
+        let kept = Store::open(dir.path(), POOL)?.load(POOL)?;
         let kept = kept.and_then(|replica| replica.head().map(|head| head.sequence));
         ensure!(kept == self.heads.last().map(|(_, h)| h.sequence), "the last version is not on disk");
         self.samples.push(sample);

@@ -145,7 +145,7 @@ impl Control {
         while let Some(id) = catch_up.need() {
             catch_up.supply(chunks.remove(&id).context("a chunk that was not published")?)?;
         }
-        let mut replica = Replica::new(POOL, Mode::Nftables);
+        let mut replica = Replica::new(POOL);
         let _final = replica.advance(self.head.clone(), catch_up.finish()?)?;
         Ok(replica)
     }

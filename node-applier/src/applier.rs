@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use rulecast_bundle::{Change, Head, Mode, Refusal, Replica, Way};
+use rulecast_bundle::{Change, Head, Refusal, Replica, Way};
 use tracing::{info, warn};
 
 mod held;
@@ -72,8 +72,8 @@ pub struct Applier<B> {
 
 impl<B: Backend> Applier<B> {
     /// An applier that knows nothing yet.
-    pub fn new(node: &str, pool: &str, mode: Mode, backend: B, store: Option<Store>) -> Self {
-        let replica = Replica::new(pool, mode);
+    pub fn new(node: &str, pool: &str, backend: B, store: Option<Store>) -> Self {
+        let replica = Replica::new(pool);
         let view = View::new(node, replica.bundle());
         let (node, pool) = (node.to_owned(), pool.to_owned());
         Self {
@@ -151,7 +151,7 @@ impl<B: Backend> Applier<B> {
     pub fn restore(&mut self) -> Result<Option<Report>, ApplyError> {
         self.restore_hold();
         let Some(store) = &mut self.store else { return Ok(None) };
-        match store.load(&self.pool, Mode::Nftables) {
+        match store.load(&self.pool) {
             Ok(None) => Ok(None),
             Ok(Some(replica)) => {
                 self.replica = replica;

@@ -65,6 +65,14 @@ pub enum BackendError {
     /// The bundle's rules contradict themselves.
     #[error("the rules of the bundle do not fit together: {0}")]
     Rules(String),
+    /// This node lacks what the pool's mode needs, or a tool of it failed.
+    #[error("{message}")]
+    Unsupported {
+        /// A CamelCase word for conditions and metrics.
+        reason: &'static str,
+        /// What is missing, and what to do about it.
+        message: String,
+    },
 }
 
 impl BackendError {
@@ -81,6 +89,7 @@ impl BackendError {
             Self::Netlink(rulecast_netlink::Error::Permission) => "MissingCapability",
             Self::Netlink(_) => "KernelRefused",
             Self::Rules(_) => "BadRules",
+            Self::Unsupported { reason, .. } => reason,
         }
     }
 }
@@ -106,4 +115,9 @@ pub trait Backend {
 
     /// What somebody else did to our part of the kernel since the last call, in words; none if nothing.
     fn interference(&mut self) -> Result<Option<String>, BackendError>;
+
+    /// Removes everything of ours from the kernel, whoever wrote it.
+    fn clean_up(&mut self) -> Result<(), BackendError> {
+        Ok(())
+    }
 }

@@ -14,6 +14,7 @@ pub mod hold;
 pub mod http;
 pub mod memory;
 pub mod metrics;
+pub mod modes;
 pub mod nftables;
 pub mod report;
 pub mod run;

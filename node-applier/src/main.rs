@@ -12,14 +12,14 @@ use rulecast_node::control::Request;
 use rulecast_node::flows::FlowTable;
 use rulecast_node::health_checks::HealthChecks;
 use rulecast_node::http::Pages;
-use rulecast_node::nftables::Nftables;
+use rulecast_node::modes::Modes;
 use rulecast_node::run::{Edges, Local, Runner};
 use rulecast_node::source::Source;
 use rulecast_node::source::cluster::Cluster;
 use rulecast_node::source::directory::Directory;
 use rulecast_node::status::Shared;
 use rulecast_node::store::Store;
-use rulecast_node::{control, http, memory, report};
+use rulecast_node::{control, http, memory, modes, report};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tracing::{info, warn};
@@ -43,7 +43,7 @@ fn main() -> ExitCode {
     let result = match command {
         Command::Help => return print(args::HELP),
         Command::Version => return print(concat!("rulecast-node ", env!("CARGO_PKG_VERSION"), "\n")),
-        Command::Cleanup => Nftables::open().and_then(|mut n| n.clean_up()).map_err(anyhow::Error::from),
+        Command::Cleanup => Modes::new(modes::open).clean_up().map_err(anyhow::Error::from),
         Command::Run(options) => run(*options),
         Command::Ask(question, options) => return ask::run(question, &options),
     };
@@ -88,7 +88,13 @@ fn run(options: Options) -> anyhow::Result<()> {
 
 async fn start(options: Options) -> anyhow::Result<()> {
     let node = node_name(options.node.clone())?;
-    let backend = Nftables::open()?;
+    // The mode comes with the bundle; that nothing can be written in any is better said at once.
+    if let Err(error) = modes::open(Mode::Nftables)
+        && matches!(error, BackendError::Netlink(rulecast_netlink::Error::Permission))
+    {
+        return Err(error.into());
+    }
+    let backend = Modes::new(modes::open);
     let store = match Store::open(&options.state_dir, &options.pool) {
         Ok(store) => Some(store),
         Err(error) => {
@@ -96,7 +102,7 @@ async fn start(options: Options) -> anyhow::Result<()> {
             None
         }
     };
-    let applier = Applier::new(&node, &options.pool, Mode::Nftables, backend, store);
+    let applier = Applier::new(&node, &options.pool, backend, store);
     info!(node, pool = options.pool, version = env!("CARGO_PKG_VERSION"), "starting");
     let shared = Shared::default();
     let mut local = Local::new(applier, shared.clone()).with_edges(edges(&shared, options.once));
@@ -140,7 +146,7 @@ fn listen(options: &Options) -> Option<mpsc::Receiver<Request>> {
 }
 
 async fn follow(
-    local: Local<Nftables>,
+    local: Local<Modes>,
     source: impl Source,
     asked: Option<mpsc::Receiver<Request>>,
     once: bool,

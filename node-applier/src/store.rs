@@ -10,7 +10,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use rulecast_bundle::{
-    Bundle, Change, ChunkId, DecodeError, Delta, Head, Mode, Refusal, Replica, Way, frame, is_next, next_of,
+    Bundle, Change, ChunkId, DecodeError, Delta, Head, Refusal, Replica, Way, frame, is_next, next_of,
 };
 use serde::{Deserialize, Serialize};
 
@@ -80,7 +80,7 @@ impl Store {
     }
 
     /// Loads the newest version that is whole; none when nothing was ever stored.
-    pub fn load(&mut self, pool: &str, mode: Mode) -> Result<Option<Replica>, StoreError> {
+    pub fn load(&mut self, pool: &str) -> Result<Option<Replica>, StoreError> {
         let Some(base) = self.read(BASE)? else { return Ok(None) };
         let log = self.read(LOG)?.unwrap_or_default();
         self.base_size = base.len() as u64;
@@ -96,7 +96,7 @@ impl Store {
         let (mut best, mut whole) = (None, 0);
         for take in [log.len(), 0] {
             let Named { head, next } = log[..take].last().map_or(&base_of, |(named, _, _)| named).clone();
-            let mut replica = Replica::new(&if next { next_of(pool) } else { pool.to_owned() }, mode);
+            let mut replica = Replica::new(&if next { next_of(pool) } else { pool.to_owned() });
             let bundle =
                 frame::Decoder::new(records).and_then(Bundle::load).map_err(|e| damaged(e.into()))?;
             let deltas =

@@ -7,10 +7,10 @@ use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 
-use rulecast_bundle::nft::{Family, NodeAddresses, Ruleset};
+use rulecast_bundle::nft::{Family, Ruleset};
 use rulecast_bundle::{
-    Bundle, Change, GroupId, HealthCheck, Key, Name, NodeFact, Part, Scope, Settings, Tag, Value,
-    prefix_contains,
+    Bundle, Change, FamilyOptions, GroupId, HealthCheck, Key, Mode, Name, NodeFact, Part, Scope, Settings,
+    Tag, Value, prefix_contains,
 };
 
 mod counts;
@@ -49,6 +49,7 @@ pub struct View {
     /// All nodes of the pool.
     nodes: BTreeSet<Tag>,
     rules: [Option<Box<Ruleset>>; 2],
+    options: [Option<Box<FamilyOptions>>; 2],
     targets: HashMap<GroupId, Target>,
     elements: BTreeSet<Element>,
     health_checks: BTreeMap<u16, HealthCheck>,
@@ -90,6 +91,7 @@ impl View {
             fact,
             nodes: BTreeSet::new(),
             rules: [None, None],
+            options: [None, None],
             targets: HashMap::new(),
             elements: BTreeSet::new(),
             health_checks: BTreeMap::new(),
@@ -106,7 +108,6 @@ impl View {
             target.lists.iter_mut().for_each(Vec::shrink_to_fit);
         }
         view.targets.shrink_to_fit();
-        view.recount();
         view
     }
 
@@ -124,6 +125,11 @@ impl View {
             (Key::Rules(family), value) => {
                 self.rules[index(family)] =
                     value.and_then(|v| if let Value::Rules(r) = v { Some(r) } else { None });
+                touched.everything = true;
+            }
+            (Key::Options(family), value) => {
+                self.options[index(family)] =
+                    value.and_then(|v| if let Value::Options(o) = v { Some(o) } else { None });
                 touched.everything = true;
             }
             (Key::Node(tag), value) => self.take_fact(tag, value, touched),
@@ -207,29 +213,33 @@ impl View {
     fn change_target(&mut self, id: GroupId, touched: &mut Touched, change: impl FnOnce(&mut Target)) {
         touched.targets.insert(id);
         self.counts_changed |= self.counted.contains_key(&id);
-        let rules = self.rules[index(id.family())].as_deref();
         let target = self.targets.entry(id).or_default();
-        self.counts.remove(rules, &id, target);
+        self.counts.remove(&id, target);
         change(target);
-        self.counts.add(rules, &id, target);
+        self.counts.add(&id, target);
         if target.is_empty() {
             self.targets.remove(&id);
         }
     }
 
-    /// While a view is being made, targets come before the rules that tell what they count as.
-    fn recount(&mut self) {
-        let mut counts = Counts::default();
-        for (id, target) in &self.targets {
-            counts.add(self.rules(id.family()), id, target);
-        }
-        self.counts = counts;
+    /// The mode that the records are made for; none: there are none yet. A shape that is kept on this node keeps its mode.
+    #[must_use]
+    pub fn mode(&self) -> Option<Mode> {
+        let options = self.options.iter().flatten().next();
+        let other = options.map(|o| if o.ipvs.is_some() { Mode::Ipvs } else { Mode::Iptables });
+        self.rules.iter().any(Option::is_some).then_some(Mode::Nftables).or(other)
     }
 
-    /// The fixed rules of a family; none: the family has no table.
+    /// The fixed rules of a family in nftables mode; none: the family has no table.
     #[must_use]
     pub fn rules(&self, family: Family) -> Option<&Ruleset> {
         self.rules[index(family)].as_deref()
+    }
+
+    /// The options of a family in the other modes; none: nothing is served in that family.
+    #[must_use]
+    pub fn options(&self, family: Family) -> Option<&FamilyOptions> {
+        self.options[index(family)].as_deref()
     }
 
     /// A target.
@@ -298,13 +308,21 @@ impl View {
     /// The node's addresses that answer nodePorts, of those that it has; none: all but loopback do.
     #[must_use]
     pub fn node_port_addrs(&self, family: Family, node_addrs: &[IpAddr]) -> Option<BTreeSet<IpAddr>> {
-        let NodeAddresses { primary, prefixes, .. } = self.rules(family)?.node_addresses.as_ref()?;
+        let of_rules = || {
+            let addresses = self.rules(family)?.node_addresses.as_ref()?;
+            Some((addresses.primary, &addresses.prefixes))
+        };
+        let of_options = || {
+            let addresses = self.options(family)?.node_port_addresses.as_ref()?;
+            Some((addresses.primary, &addresses.prefixes))
+        };
+        let (primary, prefixes) = of_rules().or_else(of_options)?;
         let own = node_addrs.iter().copied().filter(|a| Family::of(*a) == family && !a.is_loopback());
         let inside = |a: &IpAddr| prefixes.iter().any(|prefix| prefix_contains(*prefix, *a));
         Some(match self.primary(family) {
-            Some(addr) if *primary => own.filter(inside).chain([addr]).collect(),
+            Some(addr) if primary => own.filter(inside).chain([addr]).collect(),
             // As with kube-proxy: of a family in which the node has no primary address, all answer.
-            None if *primary => own.collect(),
+            None if primary => own.collect(),
             _ => own.filter(inside).collect(),
         })
     }

@@ -120,7 +120,7 @@ impl Source for Memory {
 
 async fn run(source: Memory, kernel: Kernel, long: Duration) -> Shared {
     let shared = Shared::default();
-    let applier = Applier::new("n", "p", Mode::Nftables, kernel, None);
+    let applier = Applier::new("n", "p", kernel, None);
     let mut runner = Runner::new(Local::new(applier, shared.clone()), source);
     runner.run(tokio::time::sleep(long)).await;
     shared
@@ -152,7 +152,7 @@ async fn a_version_that_the_kernel_refused_stays_a_problem_until_it_is_in_force(
     let shared = Shared::default();
     // Version 1, then the update and the rebuild of version 2.
     let kernel = Kernel { take: 1, refuse: 2 };
-    let applier = Applier::new("n", "p", Mode::Nftables, kernel, None);
+    let applier = Applier::new("n", "p", kernel, None);
     let mut runner = Runner::new(Local::new(applier, shared.clone()), versions());
     runner.run(tokio::time::sleep(Duration::from_secs(3))).await;
     assert_eq!(

@@ -25,7 +25,7 @@ fn member(n: u16) -> Change {
 /// Versions 1 to `count`, each with one member more, kept one after the other.
 fn history(dir: &Path, count: u16) -> Result<Vec<rulecast_bundle::Digest>, rulecast_node::store::StoreError> {
     let mut store = Store::open(dir, "p").unwrap();
-    let mut replica = Replica::new("p", Mode::Nftables);
+    let mut replica = Replica::new("p");
     let mut roots = vec![Bundle::default().root()];
     for n in 1..=count {
         let mut target = Bundle::default();
@@ -50,7 +50,7 @@ fn history(dir: &Path, count: u16) -> Result<Vec<rulecast_bundle::Digest>, rulec
 }
 
 fn load(dir: &Path) -> Option<Replica> {
-    Store::open(dir, "p").unwrap().load("p", Mode::Nftables).ok().flatten()
+    Store::open(dir, "p").unwrap().load("p").ok().flatten()
 }
 
 #[test]
@@ -63,12 +63,9 @@ fn what_was_kept_comes_back() {
     let mode =
         std::os::unix::fs::PermissionsExt::mode(&fs::metadata(dir.path().join("p")).unwrap().permissions());
     assert_eq!(mode & 0o777, 0o700);
-    assert!(Store::open(dir.path(), "p").unwrap().load("p", Mode::Ipvs).is_err(), "another mode's bundle");
+    assert!(Store::open(dir.path(), "p").unwrap().load("p").is_err(), "another mode's bundle");
     fs::rename(dir.path().join("p"), dir.path().join("q")).unwrap();
-    assert!(
-        Store::open(dir.path(), "q").unwrap().load("q", Mode::Nftables).is_err(),
-        "another pool's bundle"
-    );
+    assert!(Store::open(dir.path(), "q").unwrap().load("q").is_err(), "another pool's bundle");
 }
 
 #[test]
@@ -79,7 +76,7 @@ fn which_of_the_pools_bundles_it_is_comes_back_too() {
     let says_next = |bytes: &[u8]| bytes.windows(6).any(|at| at == b"\"next\"");
     assert!(!says_next(&file("base")) && !says_next(&file("log")), "as before there was a second bundle");
     let mut store = Store::open(dir.path(), "p").unwrap();
-    let mut replica = store.load("p", Mode::Nftables).unwrap().unwrap();
+    let mut replica = store.load("p").unwrap().unwrap();
     for (name, sequence) in [("p.next", 3), ("p.next", 4), ("p", 5)] {
         replica.follow(name);
         let mut head = Head { sequence, ..replica.head().unwrap().clone() };
@@ -159,9 +156,9 @@ fn what_was_kept_is_there_whatever_the_disk_refuses_later() {
         let dir = tempfile::tempdir().unwrap();
         let roots = history(dir.path(), 6).unwrap();
         let open = || Store::on(Stubborn(Folder::open(&dir.path().join("p")).unwrap(), refuses));
-        let replica = open().load("p", Mode::Nftables).unwrap().expect(refuses);
+        let replica = open().load("p").unwrap().expect(refuses);
         open().keep(&replica, None).expect_err(refuses);
-        let replica = open().load("p", Mode::Nftables).unwrap().expect(refuses);
+        let replica = open().load("p").unwrap().expect(refuses);
         assert_eq!((replica.head().unwrap().sequence, replica.bundle().root()), (6, roots[6]), "{refuses}");
     }
 }

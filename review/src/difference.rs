@@ -53,7 +53,7 @@ pub fn diff(from: &Shape, to: &Shape) -> Difference {
     let mut touched = BTreeSet::new();
     let mut pool = from.mode() != to.mode();
     for change in &changes {
-        pool |= matches!(change.key, Key::Rules(_) | Key::Settings);
+        pool |= Key::OF_POOL.contains(&change.key);
         let before = from.records().get(&change.key);
         let owners = before.iter().chain(&change.value).filter_map(|value| value.owner());
         touched.extend(owners.map(ToOwned::to_owned));
@@ -81,13 +81,8 @@ fn compare_services(from: &Shape, to: &Shape, touched: &BTreeSet<String>) -> Vec
 }
 
 fn described_pool(shape: &Shape) -> PoolDescription {
-    let keys = [
-        Key::Rules(rulecast_bundle::nft::Family::V4),
-        Key::Rules(rulecast_bundle::nft::Family::V6),
-        Key::Settings,
-    ];
-    let records: Vec<_> =
-        keys.into_iter().filter_map(|key| Some((key.clone(), shape.records().get(&key)?))).collect();
+    let record = |key: Key| shape.records().get(&key).map(|value| (key, value));
+    let records: Vec<_> = Key::OF_POOL.into_iter().filter_map(record).collect();
     PoolDescription::of(shape.mode(), &records)
 }
 

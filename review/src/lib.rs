@@ -12,6 +12,7 @@ mod expand;
 mod facts;
 mod markdown;
 mod membership;
+mod options;
 mod plain;
 mod pool;
 mod service;

@@ -7,8 +7,8 @@ use rulecast_bundle::nft::{Family, Lane as Layout, Rule, Ruleset, SetDef};
 use rulecast_bundle::{Digest, Key, Lane, Settings, Value};
 use serde::Serialize;
 
-use crate::FieldChange;
 use crate::compare::Fields;
+use crate::{FieldChange, options};
 
 /// What a pool's options compile to.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
@@ -18,6 +18,9 @@ pub struct PoolDescription {
     /// By table: `ip` and `ip6`.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub rules: BTreeMap<String, RulesDescription>,
+    /// In modes whose layout the nodes know: their options, by family, `ip` and `ip6`, and by name.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub options: BTreeMap<String, BTreeMap<String, String>>,
     /// What is set on nodes beside rules, by its name in `spec.conntrack` of a RulePool; timeouts are in seconds.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub settings: BTreeMap<String, String>,
@@ -50,6 +53,9 @@ impl PoolDescription {
                     };
                     description.rules.insert(text::word(*family).to_owned(), described);
                 }
+                (Key::Options(family), Value::Options(given)) => {
+                    description.options.insert(text::word(*family).to_owned(), options::named(given));
+                }
                 (Key::Settings, Value::Settings(settings)) => description.settings = named(settings),
                 _ => {}
             }
@@ -68,6 +74,11 @@ impl PoolDescription {
         fields.add("mode", [&self.mode]);
         for (name, value) in &self.settings {
             fields.add(&format!("conntrack.{name}"), [value]);
+        }
+        for (family, options) in &self.options {
+            for (name, value) in options {
+                fields.add(&format!("options.{family}.{name}"), [value]);
+            }
         }
         for (table, rules) in &self.rules {
             for (part, lines) in &rules.parts {
@@ -148,9 +159,8 @@ fn set_lines(set: &SetDef, family: Family) -> Vec<String> {
 }
 
 fn lane_lines(lane: &Layout, lines: impl Fn(&[Rule]) -> Vec<String>) -> Vec<String> {
-    let Layout { verdicts, endpoints, chain, pick, affinity, sets, detour, external } = lane;
-    let traffic = if *external { "external" } else { "internal" };
-    let mut out = vec![format!("{traffic}: @{verdicts} goto {chain}-N, @{endpoints}")];
+    let Layout { verdicts, endpoints, chain, pick, affinity, sets, detour } = lane;
+    let mut out = vec![format!("@{verdicts} goto {chain}-N, @{endpoints}")];
     out.extend(sets.iter().map(|set| format!("keys: @{set}")));
     out.extend(detour.iter().map(|detour| format!("detour: @{} goto {}", detour.map, detour.chain)));
     out.extend(lines(pick).into_iter().map(|line| format!("{chain}-N: {line}")));

@@ -19,6 +19,7 @@ pub(crate) const KINDS: [Kind; 4] = [Kind::RulePool, Kind::Node, Kind::Service, 
 /// The pools, and a label that their nodes have.
 pub(crate) const POOLS: [&str; 2] = ["blue", "green"];
 const ZONES: [&str; 2] = ["east", "west"];
+const MODES: [Mode; 3] = [Mode::Nftables, Mode::Iptables, Mode::Ipvs];
 /// At most; few enough that a controller never takes their going for an accident, and one of them stays.
 const SERVICES: usize = 6;
 /// Nodes without an applier, which have facts and endpoints all the same.
@@ -97,7 +98,7 @@ impl Cluster {
     fn set_pool(&mut self, name: &str) {
         let options = Options {
             masquerade_all: fastrand::bool(),
-            mode: if self.modes && fastrand::u32(..8) == 0 { Mode::Ipvs } else { Mode::Nftables },
+            mode: if self.modes { *pick(&MODES) } else { Mode::Nftables },
             ..Options::default()
         };
         let node_selector = match name {
@@ -247,8 +248,7 @@ impl Cluster {
         format!("EndpointSlice {n}-0 comes and goes")
     }
 
-    /// Leaves nothing behind that controllers could not see to: what cannot be read, pools in a mode that no node runs,
-    /// and pools that are gone while what was published for them is not sound, or may not be.
+    /// Leaves nothing behind that controllers could not see to: what cannot be read, and pools that are gone while what was published for them is not sound, or may not be.
     pub(crate) fn settle(&mut self, is_sound: impl Fn(&str) -> bool) {
         for id in std::mem::take(&mut self.bad) {
             let object = self.objects[&id].clone();
@@ -256,14 +256,13 @@ impl Cluster {
         }
         for pool in POOLS {
             let id = ObjectId::new(Kind::RulePool, pool);
-            if self.modes || !is_sound(pool) {
+            if !is_sound(pool) {
                 self.set_pool(pool);
             }
             let Some(mut object) = self.objects.get(&id).cloned() else { continue };
             if let Content::Pool(config) = &mut object.content {
-                config.pool.options.mode = Mode::Nftables;
-                // Of what nobody can read, and of what is in another mode, nothing can be held.
-                if self.modes || !is_sound(pool) {
+                // Of what nobody can read nothing can be held.
+                if !is_sound(pool) {
                     config.asked = Asked::default();
                 }
             }

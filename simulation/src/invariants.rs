@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use rulecast_bundle::{Bundle, CatchUp, Checkpoint, ChunkId, Delta, Head, Index, Mode, Replica};
+use rulecast_bundle::{Bundle, CatchUp, Checkpoint, ChunkId, Delta, Head, Index, Replica};
 use tokio::time::Instant;
 
 use crate::KEEP_CHUNKS;
@@ -28,7 +28,6 @@ pub(crate) struct Ledger {
 struct Pool {
     /// A reader that misses nothing.
     reader: Replica,
-    mode: Mode,
     head: Option<Head>,
     /// What the head leads to.
     names: BTreeSet<ChunkId>,
@@ -48,11 +47,10 @@ impl Ledger {
     /// Watches over these pools, each with its nodes.
     pub(crate) fn new(pools: impl IntoIterator<Item = (String, Vec<String>)>) -> Self {
         let pool = |(name, nodes): (String, Vec<String>)| {
-            let reader = Replica::new(&name, Mode::Nftables);
+            let reader = Replica::new(&name);
             let rules = nodes.into_iter().map(|node| (node, BTreeMap::new())).collect();
             let pool = Pool {
                 reader,
-                mode: Mode::Nftables,
                 head: None,
                 names: BTreeSet::new(),
                 checked: None,
@@ -171,11 +169,11 @@ impl Ledger {
         unnamed.map(|(id, _)| *id).collect()
     }
 
-    /// Whether this head is what was published and leads to its content, and nodes can run it.
+    /// Whether this head is what was published and leads to its content.
     pub(crate) fn is_sound(&self, pool: &str, head: Option<&Head>, chunks: &Chunks) -> bool {
         let pool = &self.pools[pool];
         let leads = |head| names(head, chunks).is_ok();
-        head == pool.head.as_ref() && pool.mode == Mode::Nftables && head.is_none_or(leads)
+        head == pool.head.as_ref() && head.is_none_or(leads)
     }
 
     /// The head in force, with its content.
@@ -225,10 +223,10 @@ impl Pool {
             Ok(found) => found,
             Err(_) if self.tampered => {
                 // Nodes that are there already follow the delta, if it is for them.
-                if self.advance(name, head, chunks).is_ok() {
+                if self.advance(head, chunks).is_ok() {
                     self.note(head);
                 } else {
-                    self.reader = Replica::new(name, head.mode);
+                    self.reader = Replica::new(name);
                     self.digests.insert(position(head), head.digest.clone());
                     self.head = Some(head.clone());
                 }
@@ -238,7 +236,7 @@ impl Pool {
         };
         self.tampered = false;
         let of_before = self.frame_if(index.sequence);
-        self.advance(name, head, chunks).map_err(wrong)?;
+        self.advance(head, chunks).map_err(wrong)?;
         if self.checked != head.checkpoint.parse().ok() {
             let frame = of_before.or_else(|| self.frame_if(index.sequence));
             check_checkpoint(name, head, chunks, &index, frame).map_err(wrong)?;
@@ -266,11 +264,8 @@ impl Pool {
         head.map(|_| self.reader.bundle().frame())
     }
 
-    fn advance(&mut self, name: &str, head: &Head, chunks: &Chunks) -> Result<(), String> {
-        let mut have = self.reader.head().filter(|h| h.epoch == head.epoch).map(|h| h.sequence);
-        if self.mode != head.mode {
-            (self.reader, self.mode, have) = (Replica::new(name, head.mode), head.mode, None);
-        }
+    fn advance(&mut self, head: &Head, chunks: &Chunks) -> Result<(), String> {
+        let have = self.reader.head().filter(|h| h.epoch == head.epoch).map(|h| h.sequence);
         read(&mut self.reader, head, chunks, have)
     }
 }
@@ -326,7 +321,7 @@ fn check_checkpoint(
     frame: Option<Vec<u8>>,
 ) -> Result<(), String> {
     let Some(frame) = frame else {
-        return read(&mut Replica::new(name, head.mode), head, chunks, None);
+        return read(&mut Replica::new(name), head, chunks, None);
     };
     let pieces: Vec<Vec<u8>> = index
         .chunks

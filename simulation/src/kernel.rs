@@ -40,8 +40,12 @@ impl Kernel {
     pub(crate) fn rebuild(&mut self, view: &View) {
         *self = Self::default();
         let fixed = |family| {
-            let rules = Value::Rules(Box::new(view.rules(family)?.clone()));
-            Some(rules.encode(&Key::Rules(family)))
+            let rules =
+                view.rules(family).map(|r| Value::Rules(Box::new(r.clone())).encode(&Key::Rules(family)));
+            let options = view
+                .options(family)
+                .map(|o| Value::Options(Box::new(o.clone())).encode(&Key::Options(family)));
+            rules.or(options)
         };
         self.fixed = hash(&[fixed(Family::V4), fixed(Family::V6)]);
         self.fact = fact(view);

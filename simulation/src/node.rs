@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use rulecast_bundle::Mode;
 use rulecast_connect::between;
 use rulecast_node::applier::Applier;
 use rulecast_node::run::{Local, Runner};
@@ -66,7 +65,7 @@ async fn until_killed(universe: &Universe, mut process: JoinHandle<()>) -> Resul
 
 async fn process(node: String, pool: String, machine: Machine, shared: Shared, source: ApiSource) {
     let store = Store::on(machine.clone());
-    let applier = Applier::new(&node, &pool, Mode::Nftables, machine.clone(), Some(store));
+    let applier = Applier::new(&node, &pool, machine.clone(), Some(store));
     let mut local = Local::new(applier, shared).with_addresses(|| Some(Vec::new()));
     local.restore();
     machine.restored();

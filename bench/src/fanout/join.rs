@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use rulecast_bundle::{CatchUp, Mode, Replica};
+use rulecast_bundle::{CatchUp, Replica};
 use tokio::time::sleep;
 
 use super::{own, peer};
@@ -67,7 +67,7 @@ pub(super) async fn own(live: &Live, nodes: u32) -> Result<Join> {
 async fn own_join(live: &Live, token: &str) -> Result<u64> {
     let mut connection = live.api().connect(Protocol::Http1, token).await?;
     let (head, version) = own::list(&mut connection).await?;
-    let mut replica = Replica::new(POOL, Mode::Nftables);
+    let mut replica = Replica::new(POOL);
     let have = replica.admit(&head)?.context("the head is new to a new node")?;
     ensure!(have.is_none(), "a new node has nothing");
     let mut walk = CatchUp::new(&head, have)?;

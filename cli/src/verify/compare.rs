@@ -57,6 +57,9 @@ fn record(key: &Key) -> String {
         Key::Node(_) => "what the node is told of itself".to_owned(),
         Key::Element { set, parts, .. } => format!("element of {set}: {parts:?}"),
         Key::HealthCheck(port) => format!("healthCheckNodePort {port}"),
+        Key::Options(family) => {
+            format!("options of {}", if *family == Family::V4 { "IPv4" } else { "IPv6" })
+        }
         Key::Settings => "settings".to_owned(),
         Key::Group(id) => format!("target {id}"),
         Key::Member { group, scope, port, addr } => {

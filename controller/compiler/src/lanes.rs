@@ -24,7 +24,6 @@ struct Words {
     detour: Option<(&'static str, &'static str)>,
     /// Traffic is masqueraded.
     masquerade: bool,
-    external: bool,
     sticky: &'static str,
     clients: &'static str,
     members: &'static str,
@@ -40,7 +39,6 @@ const CLUSTER_IP: Words = Words {
     set: Some("cluster-ips"),
     detour: None,
     masquerade: false,
-    external: false,
     sticky: "sticky",
     clients: CLIENTS,
     members: "members",
@@ -56,7 +54,6 @@ const NODE_PORT_CLUSTER: Words = Words {
     set: Some("nodeports"),
     detour: None,
     masquerade: true,
-    external: true,
     sticky: "nodeport-sticky",
     clients: CLIENTS,
     members: "nodeport-members",
@@ -76,7 +73,6 @@ const LANES: [Words; 8] = [
         chain: "external-lb",
         set: Some("external-ips"),
         masquerade: true,
-        external: true,
         sticky: "external-sticky",
         ..CLUSTER_IP
     },
@@ -84,7 +80,6 @@ const LANES: [Words; 8] = [
         verdicts: "inside-ips",
         set: Some("external-ips"),
         detour: Some(("service-ips", "local-policy-ips")),
-        external: true,
         sticky: "inside-sticky",
         remember: None,
         ..CLUSTER_IP
@@ -94,7 +89,6 @@ const LANES: [Words; 8] = [
         endpoints: "outside-endpoints",
         chain: "outside-lb",
         set: None,
-        external: true,
         sticky: "outside-sticky",
         clients: LOCAL_CLIENTS,
         members: "outside-members",
@@ -163,7 +157,6 @@ fn lane(words: &Words, mark: u32) -> Layout {
         }),
         sets: words.set.map(name).into_iter().collect(),
         detour: words.detour.map(|(map, chain)| Detour { map: name(map), chain: name(chain) }),
-        external: words.external,
     }
 }
 

@@ -12,6 +12,7 @@ mod keys;
 mod lanes;
 mod members;
 pub mod model;
+mod options;
 mod pool;
 mod ruleset;
 mod service;

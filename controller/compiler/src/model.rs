@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use rulecast_bundle::{Mode, Proto, Settings};
+use rulecast_bundle::{IpvsOptions, Mode, Proto, Settings};
 
 /// An address prefix: address with the host bits zero, and length.
 pub type Prefix = (IpAddr, u8);
@@ -161,6 +161,10 @@ pub struct Options {
     pub allow_external_ips: bool,
     /// What is set on the nodes beside rules. Numbers are none or more than 0.
     pub settings: Settings,
+    /// `iptables.localhostNodePorts`.
+    pub localhost_node_ports: bool,
+    /// The options of IPVS mode, with the prefixes of both families.
+    pub ipvs: IpvsOptions,
 }
 
 impl Default for Options {
@@ -175,7 +179,22 @@ impl Default for Options {
             service_cidrs: BTreeSet::new(),
             allow_external_ips: true,
             settings: Settings::default(),
+            localhost_node_ports: true,
+            ipvs: default_ipvs(),
         }
+    }
+}
+
+/// kube-proxy's defaults in IPVS mode.
+#[must_use]
+pub fn default_ipvs() -> IpvsOptions {
+    IpvsOptions {
+        scheduler: "rr".to_owned(),
+        strict_arp: false,
+        exclude: Vec::new(),
+        tcp_timeout: 0,
+        tcp_fin_timeout: 0,
+        udp_timeout: 0,
     }
 }
 

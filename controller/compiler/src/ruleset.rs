@@ -14,8 +14,8 @@ use rulecast_bundle::nft::{
 };
 
 use crate::keys::{CLIENT, ENDPOINT, NODE_PORT, ORIGINAL_NODE_PORT, ORIGINAL_VIP, VIP, with};
-use crate::lanes;
-use crate::model::{DetectLocal, NodePortAddresses, Options, Prefix};
+use crate::model::{DetectLocal, Options, Prefix};
+use crate::{lanes, options};
 
 /// Destination NAT happens at this priority (NF_IP_PRI_NAT_DST).
 const DNAT: i32 = -100;
@@ -134,7 +134,7 @@ impl Layout<'_> {
     }
 
     fn of_family<'p>(&self, prefixes: impl IntoIterator<Item = &'p Prefix>) -> Vec<Prefix> {
-        prefixes.into_iter().copied().filter(|(addr, _)| Family::of(*addr) == self.family).collect()
+        options::of_family(self.family, prefixes)
     }
 
     /// Alternatives by which traffic of this node's own pods is known; none: there is no way to tell.
@@ -198,15 +198,10 @@ impl Layout<'_> {
         ]
     }
 
-    /// What answers nodePorts; none: every local address but loopback. As with kube-proxy, prefixes of the other
-    /// family only mean no restriction for this one, and so does a prefix of length 0.
+    /// What answers nodePorts; none: every local address but loopback.
     fn node_addresses(&self) -> Option<NodeAddresses> {
-        let NodePortAddresses::Only { primary, prefixes } = &self.options.node_port_addresses else {
-            return None;
-        };
-        let (primary, prefixes) = (*primary, self.of_family(prefixes));
-        let everything = prefixes.iter().any(|(_, len)| *len == 0) || (prefixes.is_empty() && !primary);
-        (!everything).then(|| NodeAddresses { set: name("nodeport-ips"), primary, prefixes })
+        let (primary, prefixes) = options::node_port_addresses(self.options, self.family)?;
+        Some(NodeAddresses { set: name("nodeport-ips"), primary, prefixes })
     }
 
     fn after_dnat(&self) -> Vec<Rule> {

@@ -5,8 +5,8 @@ use std::time::Duration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt as _;
-use rulecast_api::{Approval, DetectLocalMode, Mode, PoolOptions, Release, RulePool};
-use rulecast_bundle::Settings;
+use rulecast_api::{Approval, DetectLocalMode, Ipvs, Mode, PoolOptions, Release, RulePool};
+use rulecast_bundle::{IpvsOptions, Settings};
 use rulecast_compiler::model::{DetectLocal, NodePortAddresses, Options, Pool, Prefix};
 
 use super::convert::{Convert, Wrong};
@@ -169,6 +169,26 @@ fn options(mode: Mode, given: &PoolOptions) -> Result<Options, Wrong> {
             .into_iter()
             .collect(),
         allow_external_ips: given.allow_service_external_ips,
+        localhost_node_ports: given.iptables.localhost_node_ports,
+        ipvs: ipvs(&given.ipvs)?,
+    })
+}
+
+fn ipvs(given: &Ipvs) -> Result<IpvsOptions, Wrong> {
+    let name = given.scheduler.trim();
+    if name.len() > 15 || !name.bytes().all(|b| b.is_ascii_lowercase()) {
+        return Err(Wrong::new("spec.ipvs.scheduler", "must be a scheduler's name, such as rr, lc or mh"));
+    }
+    let seconds = |timeout: Option<rulecast_api::Duration>| {
+        timeout.map_or(0, |t| u32::try_from(t.get().as_secs()).unwrap_or(u32::MAX))
+    };
+    Ok(IpvsOptions {
+        scheduler: if name.is_empty() { "rr" } else { name }.to_owned(),
+        strict_arp: given.strict_arp,
+        exclude: prefixes("spec.ipvs.excludeCIDRs", given.exclude_cidrs.iter().map(String::as_str))?,
+        tcp_timeout: seconds(given.tcp_timeout),
+        tcp_fin_timeout: seconds(given.tcp_fin_timeout),
+        udp_timeout: seconds(given.udp_timeout),
     })
 }
 

@@ -96,7 +96,7 @@ async fn follow<S: Sink>(
     head: Head,
     version: Version,
 ) -> Result<(Published, Replica, Recent), Damage> {
-    let mut replica = Replica::new(pool, head.mode);
+    let mut replica = Replica::new(pool);
     replica.admit(&head).map_err(|refusal| match refusal {
         Refusal::Version { .. } => {
             let problem = format!("format {}, for appliers from version {}", head.format, head.min_applier);

@@ -92,7 +92,7 @@ impl Follower {
 
     /// Of the bundle with this name.
     pub(crate) fn of(pool: &str) -> Self {
-        Self(Replica::new(pool, rulecast_bundle::Mode::Nftables), pool.to_owned())
+        Self(Replica::new(pool), pool.to_owned())
     }
 
     /// The chunks that a new node reads.

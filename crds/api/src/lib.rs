@@ -35,7 +35,7 @@ pub use crd::{crds, file_name};
 pub use duration::{BadDuration, Duration};
 pub use mode::Mode;
 pub use node::{NodeError, NodeHold, RuleNode, RuleNodeSpec, RuleNodeStatus};
-pub use options::{Conntrack, DetectLocal, DetectLocalMode, Ipvs, PoolOptions};
+pub use options::{Conntrack, DetectLocal, DetectLocalMode, Iptables, Ipvs, PoolOptions};
 pub use pool::{Approval, Approved, ExactReplay, Promotion, RulePool, RulePoolSpec, Waves};
 pub use pool_status::{MAX_QUARANTINED, MAX_RELEASES, Pending, QuarantinedService, Release, RulePoolStatus};
 pub use revision::{

@@ -33,6 +33,9 @@ pub struct PoolOptions {
     /// something else on the node uses.
     #[schemars(range(max = 31))]
     pub masquerade_bit: u8,
+    /// Options of the mode iptables.
+    #[serde(skip_serializing_if = "is_default")]
+    pub iptables: Iptables,
     /// Options of the mode ipvs.
     #[serde(skip_serializing_if = "is_default")]
     pub ipvs: Ipvs,
@@ -61,6 +64,7 @@ impl Default for PoolOptions {
             node_port_addresses: Vec::new(),
             masquerade_all: false,
             masquerade_bit: 14,
+            iptables: Iptables::default(),
             ipvs: Ipvs::default(),
             conntrack: Conntrack::default(),
             service_cidrs: Vec::new(),
@@ -95,6 +99,22 @@ pub struct DetectLocal {
     #[serde(skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 15), regex(pattern = INTERFACE))]
     pub interface_name_prefix: String,
+}
+
+/// Options of the mode `iptables`.
+#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq, Eq)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Iptables {
+    /// Whether NodePorts answer at 127.0.0.1 on the node itself, too. It lets packets of the loopback net be routed
+    /// (sysctl route_localnet), with a rule that keeps foreign ones out. IPv4 only, and only where
+    /// nodePortAddresses has that address in it, as it has when it is empty.
+    pub localhost_node_ports: bool,
+}
+
+impl Default for Iptables {
+    fn default() -> Self {
+        Self { localhost_node_ports: true }
+    }
 }
 
 /// Options of the mode `ipvs`.

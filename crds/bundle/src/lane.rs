@@ -36,6 +36,12 @@ impl Lane {
         Self::NodePortOutside,
     ];
 
+    /// Whether traffic comes to it from outside the cluster: not to a cluster IP.
+    #[must_use]
+    pub fn is_external(self) -> bool {
+        !matches!(self, Self::ClusterIp | Self::ClusterIpLocal)
+    }
+
     /// The lane with this number; none: a later version's.
     #[must_use]
     pub fn of(number: u8) -> Option<Self> {
@@ -51,6 +57,7 @@ mod tests {
     fn numbers_are_places() {
         for (place, lane) in Lane::ALL.into_iter().enumerate() {
             assert_eq!((lane as usize, Lane::of(lane as u8)), (place, Some(lane)));
+            assert_eq!(lane.is_external(), place >= 2);
         }
         assert_eq!(Lane::of(8), None);
     }

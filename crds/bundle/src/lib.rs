@@ -33,8 +33,9 @@ pub use publication::{
     BadChunkId, Checkpoint, ChunkId, Delta, FORMAT, Head, Index, MAX_CHECKPOINT, MAX_CHUNK, MAX_DELTA, Mode,
 };
 pub use record::{
-    Empty, Group, GroupId, GroupKind, HealthCheck, Key, LaneKey, MAX_LANE_KEYS, Member, NodeFact, Part,
-    Proto, Scope, Settings, Tag, Value, is_next, next_of, prefix_contains,
+    Empty, FamilyOptions, Group, GroupId, GroupKind, HealthCheck, IpvsOptions, Key, LaneKey, MAX_LANE_KEYS,
+    Member, NodeFact, NodePortAddresses, Part, Pods, Proto, Scope, Settings, Tag, Value, is_next, next_of,
+    prefix_contains,
 };
 pub use replica::{APPLIER, Refusal, Replica, Step};
 pub use shape::Shape;

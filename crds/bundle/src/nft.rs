@@ -250,8 +250,6 @@ pub struct Lane {
     pub sets: Vec<Name>,
     /// A fixed chain that each key leads to as long as its group has members.
     pub detour: Option<Detour>,
-    /// The traffic is what externalTrafficPolicy is about, not internalTrafficPolicy. For metrics only.
-    pub external: bool,
 }
 
 /// An element with a fixed verdict.

@@ -17,7 +17,7 @@ use crate::{Bundle, frame};
 
 /// The version of the format that this crate reads and writes. 2: lanes, session affinity per Service port, health checks.
 /// 3: merged deltas, shorter digests.
-pub const FORMAT: u32 = 3;
+pub const FORMAT: u32 = 4;
 /// What a head that names no format has.
 const UNSAID: u32 = 3;
 /// The largest chunk, in bytes.

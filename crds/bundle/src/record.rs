@@ -4,6 +4,7 @@
 //! group's members follow the group, which is what makes the front-coded frames small.
 
 mod key;
+mod options;
 mod value;
 
 use std::cmp::Ordering;
@@ -17,6 +18,7 @@ use crate::codec::{DecodeError, Reader};
 use crate::nft::{Family, Ruleset};
 
 pub(crate) use key::{address_bytes, family_byte, fits, read_name, read_prefix, write_ip, write_prefix};
+pub use options::{FamilyOptions, IpvsOptions, NodePortAddresses, Pods};
 pub use value::MAX_LANE_KEYS;
 
 /// A transport protocol, numbered as IANA numbers it.
@@ -140,8 +142,10 @@ pub enum Part {
 /// What a record is about; unique within a bundle. Keys compare as their encodings do.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Key {
-    /// One family's fixed rules.
+    /// One family's fixed rules, in nftables mode.
     Rules(Family),
+    /// One family's options, in iptables and IPVS mode.
+    Options(Family),
     /// What a node needs to know of itself.
     Node(Tag),
     /// An element of a static set.
@@ -177,6 +181,8 @@ pub enum Key {
 pub enum Value {
     /// See [`Key::Rules`].
     Rules(Box<Ruleset>),
+    /// See [`Key::Options`].
+    Options(Box<FamilyOptions>),
     /// See [`Key::Node`].
     Node(NodeFact),
     /// See [`Key::Element`].
@@ -311,7 +317,7 @@ pub fn prefix_contains((net, len): (IpAddr, u8), addr: IpAddr) -> bool {
 impl Ord for Key {
     fn cmp(&self, other: &Self) -> Ordering {
         match (self, other) {
-            (Self::Rules(a), Self::Rules(b)) => a.cmp(b),
+            (Self::Rules(a), Self::Rules(b)) | (Self::Options(a), Self::Options(b)) => a.cmp(b),
             (Self::Node(a), Self::Node(b)) => a.cmp(b),
             (Self::HealthCheck(a), Self::HealthCheck(b)) => a.cmp(b),
             (Self::Element { .. }, Self::Element { .. }) => self.encode().cmp(&other.encode()),

@@ -7,7 +7,7 @@ use crate::codec::DecodeError;
 use crate::digest::Digest;
 use crate::former::{self, Former};
 use crate::frame::Change;
-use crate::publication::{FORMAT, Head, Mode};
+use crate::publication::{FORMAT, Head};
 use crate::{Bundle, Key, MisfitError, Undo, Value};
 
 /// The version of the contract that this applier fulfils; see [`Head::min_applier`].
@@ -59,9 +59,6 @@ pub enum Refusal {
         /// The lowest applier version it asks for.
         min_applier: u32,
     },
-    /// For another mode than this node runs.
-    #[error("the bundle is for mode {0}, which this node does not run")]
-    Mode(Mode),
     /// Its bytes are damaged.
     #[error("{0}")]
     Decode(#[from] DecodeError),
@@ -84,7 +81,6 @@ impl Refusal {
             Self::Behind { .. } => "Behind",
             Self::Conflict(_) => "Conflict",
             Self::Version { .. } => "UnknownVersion",
-            Self::Mode(_) => "WrongMode",
             Self::Decode(_) => "Damaged",
             Self::Misfit(_) => "DeltaDoesNotFit",
             Self::Digest => "DigestMismatch",
@@ -99,7 +95,6 @@ impl Refusal {
 pub struct Replica {
     /// The name of the bundle that is followed.
     followed: String,
-    mode: Mode,
     bundle: Bundle,
     head: Option<InForce>,
 }
@@ -128,8 +123,8 @@ enum Back {
 impl Replica {
     /// An empty copy.
     #[must_use]
-    pub fn new(name: &str, mode: Mode) -> Self {
-        Self { followed: name.to_owned(), mode, bundle: Bundle::default(), head: None }
+    pub fn new(name: &str) -> Self {
+        Self { followed: name.to_owned(), bundle: Bundle::default(), head: None }
     }
 
     /// Follows the bundle `name` from now on: heads that are offered are of that one. What is in force stays.
@@ -166,9 +161,6 @@ impl Replica {
     pub fn admit(&self, head: &Head) -> Result<Option<Option<u64>>, Refusal> {
         if head.format != FORMAT || head.min_applier > APPLIER {
             return Err(Refusal::Version { format: head.format, min_applier: head.min_applier });
-        }
-        if head.mode != self.mode {
-            return Err(Refusal::Mode(head.mode));
         }
         let Some(InForce { head: have, name }) = &self.head else { return Ok(Some(None)) };
         if *name != self.followed {

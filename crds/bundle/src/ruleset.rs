@@ -182,7 +182,6 @@ fn write_lane(w: &mut Writer, lane: &Lane) {
         write_name(w, &detour.map);
         write_name(w, &detour.chain);
     });
-    w.u8(lane.external.into());
 }
 
 fn read_lane(r: &mut Reader<'_>) -> Read<Lane> {
@@ -194,7 +193,6 @@ fn read_lane(r: &mut Reader<'_>) -> Read<Lane> {
         affinity: read_option(r, read_affinity)?,
         sets: r.list("sets of a lane", 16, read_name)?,
         detour: read_option(r, |r| Ok(Detour { map: read_name(r)?, chain: read_name(r)? }))?,
-        external: r.bool("external")?,
     })
 }
 

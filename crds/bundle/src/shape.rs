@@ -5,10 +5,20 @@
 //! it, so going back to an older one cannot bring back an endpoint that is gone.
 
 use crate::frame::Decoder;
+use crate::nft::Family;
 use crate::record::{Empty, Group, Key, Value};
 use crate::{Bundle, Change, Checkpoint, DecodeError, Delta, Digest, Index, MisfitError, Mode};
 
 impl Key {
+    /// The records of a shape that come from no Service.
+    pub const OF_POOL: [Self; 5] = [
+        Self::Rules(Family::V4),
+        Self::Rules(Family::V6),
+        Self::Options(Family::V4),
+        Self::Options(Family::V6),
+        Self::Settings,
+    ];
+
     /// Whether the record is part of the shape.
     #[must_use]
     pub fn is_shape(&self) -> bool {

@@ -133,7 +133,7 @@ proptest! {
     #[test]
     fn a_reader_arrives_from_wherever_it_is(steps in steps(), stops in proptest::collection::vec(any::<prop::sample::Index>(), 1..6)) {
         let published = Published::new(&steps);
-        let mut replica = Replica::new("p", Mode::Nftables);
+        let mut replica = Replica::new("p");
         let mut stops: Vec<usize> = stops.iter().map(|i| i.index(published.heads.len())).collect();
         stops.sort_unstable();
         stops.dedup();
@@ -158,7 +158,7 @@ proptest! {
     #[test]
     fn changes_of_several_versions_net_out(steps in proptest::collection::vec((0u8..4, Just(Extra::Nothing)), 2..20)) {
         let published = Published::new(&steps);
-        let mut replica = Replica::new("p", Mode::Nftables);
+        let mut replica = Replica::new("p");
         let (way, _) = published.way(&published.heads[0], None).unwrap();
         replica.advance(published.heads[0].clone(), way).unwrap();
         let head = published.heads.last().unwrap();
@@ -178,7 +178,7 @@ proptest! {
 fn old_foreign_and_unknown_versions_are_refused_and_nothing_moves() {
     let published = Published::new(&[(1, Extra::Nothing), (2, Extra::Nothing)]);
     let (first, last) = (&published.heads[0], &published.heads[2]);
-    let mut replica = Replica::new("p", Mode::Nftables);
+    let mut replica = Replica::new("p");
     let (way, _) = published.way(last, None).unwrap();
     replica.advance(last.clone(), way).unwrap();
     let refused = |head: &Head| replica.admit(head).unwrap_err().reason();
@@ -186,11 +186,10 @@ fn old_foreign_and_unknown_versions_are_refused_and_nothing_moves() {
     assert_eq!(refused(&Head { digest: first.digest.clone(), ..last.clone() }), "Conflict");
     assert_eq!(refused(&Head { format: FORMAT + 1, ..last.clone() }), "UnknownVersion");
     assert_eq!(refused(&Head { min_applier: 9, ..last.clone() }), "UnknownVersion");
-    assert_eq!(refused(&Head { mode: Mode::Ipvs, ..last.clone() }), "WrongMode");
     // A higher epoch begins anew, whatever its sequence.
     assert_eq!(replica.admit(&Head { epoch: 1, ..first.clone() }), Ok(Some(None)));
 
-    let mut foreign = Replica::new("other", Mode::Nftables);
+    let mut foreign = Replica::new("other");
     let (way, _) = published.way(last, None).unwrap();
     assert_eq!(foreign.advance(last.clone(), way).map(drop), Err(Refusal::Digest));
     assert!(foreign.head().is_none() && foreign.bundle().is_empty());
@@ -200,7 +199,7 @@ fn old_foreign_and_unknown_versions_are_refused_and_nothing_moves() {
 fn the_bundle_of_the_next_shape_is_taken_over_and_never_an_older_one() {
     let published = Published::new(&[(1, Extra::Nothing), (2, Extra::Nothing)]);
     let (first, last) = (&published.heads[0], &published.heads[2]);
-    let mut replica = Replica::new("p", Mode::Nftables);
+    let mut replica = Replica::new("p");
     let (way, _) = published.way(last, None).unwrap();
     replica.advance(last.clone(), way).unwrap();
     let root = replica.bundle().root();
@@ -224,13 +223,13 @@ fn the_bundle_of_the_next_shape_is_taken_over_and_never_an_older_one() {
     assert_eq!((replica.head(), replica.name(), replica.followed()), (Some(last), Some("p"), "p.next"));
     replica.follow("p");
     assert_eq!(replica.admit(last), Ok(None));
-    assert!(Replica::new("p", Mode::Nftables).adopt(last).unwrap().is_none(), "nothing is in force");
+    assert!(Replica::new("p").adopt(last).unwrap().is_none(), "nothing is in force");
 }
 
 #[test]
 fn a_bundle_read_anew_changes_only_what_differs() {
     let published = Published::new(&[(1, Extra::Checkpoint), (2, Extra::Checkpoint), (5, Extra::Checkpoint)]);
-    let mut replica = Replica::new("p", Mode::Nftables);
+    let mut replica = Replica::new("p");
     let (way, _) = published.way(&published.heads[1], None).unwrap();
     let whole = replica.advance(published.heads[1].clone(), way).unwrap();
     assert!(whole.changes.is_none(), "the first version is all new");

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 
-use rulecast_bundle::{Bundle, Head, Mode, Replica};
+use rulecast_bundle::{Bundle, Head, Replica};
 
 use crate::hold::{Effective, Hold, HoldError, Mask, Wish};
 use crate::store::{Store, StoreError};
@@ -62,7 +62,7 @@ impl OnDisk {
             folder.display()
         );
         let mut store = Store::open(dir, &pool)?;
-        let replica = store.load(&pool, Mode::Nftables)?.ok_or(io::Error::from(io::ErrorKind::NotFound))?;
+        let replica = store.load(&pool)?.ok_or(io::Error::from(io::ErrorKind::NotFound))?;
         let mut hold = store.load_hold();
         let published = replica.bundle();
         if let Ok(Some(hold)) = &mut hold {

@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use k8s_openapi::jiff::Timestamp;
-use rulecast_bundle::{Mode, Shape, is_next};
+use rulecast_bundle::{Shape, is_next};
 use serde::{Deserialize, Serialize};
 
 use super::Look;
@@ -148,8 +148,10 @@ pub fn status(look: Look<'_>, shared: Option<&Shared>) -> Status {
 
 fn in_force(look: Look<'_>) -> Option<InForce> {
     let (bundle, head) = look.version?;
-    let published = Shape::of(Mode::Nftables, look.published).digest();
-    let shape = look.mask().map_or(published, |mask| mask.shape(Mode::Nftables, look.published).digest());
+    let published = Shape::of(head.mode, look.published).digest();
+    // A shape that is kept may be one of another mode.
+    let mode = look.view.mode().unwrap_or(head.mode);
+    let shape = look.mask().map_or(published, |mask| mask.shape(mode, look.published).digest());
     Some(InForce {
         bundle: bundle.to_owned(),
         next: is_next(bundle),

@@ -72,19 +72,6 @@ impl Nftables {
         })
     }
 
-    /// Removes everything that rulecast ever wrote.
-    pub fn clean_up(&mut self) -> Result<(), BackendError> {
-        let mut batch = Batch::new();
-        for family in [Family::V4, Family::V6] {
-            // Deleting what is not there is an error; adding first makes it be there.
-            batch.add_table(family);
-            batch.delete_table(family);
-        }
-        self.tables.clear();
-        self.commit(batch)?;
-        Ok(())
-    }
-
     fn commit(&mut self, batch: Batch) -> Result<Committed, BackendError> {
         if batch.bytes() <= LARGE {
             let committed = self.connection.commit(batch)?;
@@ -256,5 +243,17 @@ impl Backend for Nftables {
             found = Some("notifications were lost while somebody else changed the ruleset".to_owned());
         }
         Ok(found)
+    }
+
+    fn clean_up(&mut self) -> Result<(), BackendError> {
+        let mut batch = Batch::new();
+        for family in [Family::V4, Family::V6] {
+            // Deleting what is not there is an error; adding first makes it be there.
+            batch.add_table(family);
+            batch.delete_table(family);
+        }
+        self.tables.clear();
+        self.commit(batch)?;
+        Ok(())
     }
 }

@@ -84,6 +84,8 @@ fn options(rng: &mut Rng) -> Options {
     };
     Options {
         mode: Mode::Nftables,
+        localhost_node_ports: true,
+        ipvs: rulecast_compiler::model::default_ipvs(),
         detect_local,
         masquerade_all: rng.one_in(5),
         masquerade_bit: rng.pick(&[14, 0, 31]),

@@ -169,7 +169,7 @@ impl Node {
 }
 
 fn applier(disk: &Memory, kernel: &Kernel) -> Applier<Kernel> {
-    Applier::new(NODE, POOL, Mode::Nftables, kernel.clone(), Some(Store::on(disk.clone())))
+    Applier::new(NODE, POOL, kernel.clone(), Some(Store::on(disk.clone())))
 }
 
 proptest! {

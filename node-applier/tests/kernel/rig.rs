@@ -78,7 +78,7 @@ pub(crate) fn deliver(controller: &mut Controller, applier: &mut Applier<Nftable
 }
 
 pub(crate) fn applier(store: Option<Store>) -> Applier<Nftables> {
-    Applier::new("n1", "default", Mode::Nftables, Nftables::open().unwrap(), store)
+    Applier::new("n1", "default", Nftables::open().unwrap(), store)
 }
 
 pub(crate) fn service(vip: &str, keys: u8) -> Service {

@@ -4,7 +4,6 @@ mod world;
 
 use std::time::Duration;
 
-use rulecast_bundle::Mode;
 use rulecast_node::applier::Applier;
 use rulecast_node::run::{Local, Runner};
 use rulecast_node::status::Shared;
@@ -25,7 +24,7 @@ struct Node {
 impl Node {
     fn new(world: &World, kernel: &Kernel, store: Option<Store>) -> Self {
         let shared = Shared::default();
-        let applier = Applier::new("n", POOL, Mode::Nftables, kernel.clone(), store);
+        let applier = Applier::new("n", POOL, kernel.clone(), store);
         let mut local = Local::new(applier, shared.clone()).with_addresses(|| Some(Vec::new()));
         local.restore();
         Self { runner: Runner::new(local, world.clone()), shared }

@@ -78,7 +78,15 @@ pub(crate) fn altered_bundles_are_refused(c: &mut Cluster) -> anyhow::Result<()>
             Head { digest: lie, sequence: next, delta: empty_delta(good.sequence, next), ..good.clone() },
         ),
         ("UnknownVersion", Head { format: FORMAT + 1, sequence: next, ..good.clone() }),
-        ("WrongMode", Head { mode: rulecast_bundle::Mode::Ipvs, sequence: next, ..good.clone() }),
+        (
+            "DigestMismatch",
+            Head {
+                mode: rulecast_bundle::Mode::Ipvs,
+                sequence: next,
+                delta: empty_delta(good.sequence, next),
+                ..good.clone()
+            },
+        ),
         (
             "Damaged",
             Head { sequence: next + 1, delta: "AAAAAAAAAAAAAAAAAAAAAAAAAAAA".to_owned(), ..good.clone() },

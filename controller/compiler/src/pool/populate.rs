@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use rulecast_bundle::nft::Family;
 use rulecast_bundle::{Key, NodeFact, Tag, Value};
 
 use super::ledger::{additions, removals};
@@ -74,8 +73,8 @@ impl PoolBundle {
     /// Rules, settings and node facts.
     pub(super) fn put_pool_records(&mut self, inputs: &Inputs) {
         let shape = if let Live::Fixed(shape) = &self.live { shape } else { &self.wanted };
-        let keys = [Key::Rules(Family::V4), Key::Rules(Family::V6), Key::Settings];
-        let records = keys.map(|key| (shape.records().get(&key), key));
+        let of_pool = |key: Key| (shape.records().get(&key), key);
+        let records = Key::OF_POOL.map(of_pool);
         for (value, key) in records {
             self.ledger.put(key, value);
         }

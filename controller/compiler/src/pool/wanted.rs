@@ -1,14 +1,16 @@
 //! The shape that Services and options ask for.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use rulecast_bundle::nft::Family;
-use rulecast_bundle::{Change, DecodeError, Key, Value};
+use rulecast_bundle::{Change, DecodeError, Key, Mode, Value};
 
 use super::PoolBundle;
 use super::ledger::{additions, removals};
 use crate::compiler::Inputs;
+use crate::model::Options;
+use crate::options::family_options;
 use crate::ruleset::ruleset;
 use crate::service::{self, ClaimKey};
 
@@ -49,20 +51,22 @@ impl PoolBundle {
 
     pub(super) fn compile_options(&mut self) {
         self.problems.remove("the pool's options");
-        let rules = [Family::V4, Family::V6]
-            .map(|family| (Key::Rules(family), Value::Rules(Box::new(ruleset(&self.pool.options, family)))));
+        let rules = [Family::V4, Family::V6].map(|family| rules(&self.pool.options, family));
         // Both families or none: they are one configuration.
-        let mut records = vec![(Key::Settings, Value::Settings(self.pool.options.settings))];
+        let mut records = BTreeMap::from([(Key::Settings, Value::Settings(self.pool.options.settings))]);
+        let mut keys = Key::OF_POOL.to_vec();
         if let Some(error) = rules.iter().find_map(|(key, value)| unreadable(key, value)) {
             let problem = format!("the rules do not fit the bundle format ({error}): the previous ones stay");
             self.problems.insert("the pool's options".to_owned(), problem);
+            keys.retain(|key| *key == Key::Settings);
         } else {
             self.wanted.set_mode(self.pool.options.mode);
             records.extend(rules);
         }
-        records.retain(|(key, value)| self.wanted.records().get(key).as_ref() != Some(value));
+        // What another mode had goes.
+        let changes = keys.into_iter().map(|key| Change { value: records.remove(&key), key });
         let changes: Vec<_> =
-            records.into_iter().map(|(key, value)| Change { key, value: Some(value) }).collect();
+            changes.filter(|change| self.wanted.records().get(&change.key) != change.value).collect();
         self.wanted.apply(&changes).expect("only what differs");
     }
 
@@ -113,6 +117,16 @@ impl PoolBundle {
         }
         self.contributions.entry(Arc::clone(name)).or_default().problems = compiled.problems;
         compiled.records
+    }
+}
+
+/// What a family's rules are made from: all of them, or in modes whose layout the applier knows its options.
+fn rules(options: &Options, family: Family) -> (Key, Value) {
+    match options.mode {
+        Mode::Nftables => (Key::Rules(family), Value::Rules(Box::new(ruleset(options, family)))),
+        Mode::Iptables | Mode::Ipvs => {
+            (Key::Options(family), Value::Options(Box::new(family_options(options, family))))
+        }
     }
 }
 

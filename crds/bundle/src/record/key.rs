@@ -13,6 +13,7 @@ const ELEMENT: u8 = 3;
 const TARGET: u8 = 4;
 const HEALTH_CHECK: u8 = 5;
 const SETTINGS: u8 = 6;
+const OPTIONS: u8 = 7;
 
 impl Key {
     pub(super) fn rank(&self) -> u8 {
@@ -23,6 +24,7 @@ impl Key {
             Self::Group(_) | Self::Member { .. } => TARGET,
             Self::HealthCheck(_) => HEALTH_CHECK,
             Self::Settings => SETTINGS,
+            Self::Options(_) => OPTIONS,
         }
     }
 
@@ -74,6 +76,10 @@ impl Key {
                 w.u16(*port);
             }
             Self::Settings => w.u8(SETTINGS),
+            Self::Options(family) => {
+                w.u8(OPTIONS);
+                w.u8(family_byte(*family));
+            }
             Self::Group(id) => {
                 w.u8(TARGET);
                 write_group_id(w, id);
@@ -119,6 +125,7 @@ impl Key {
             TARGET => read_target(&mut r)?,
             HEALTH_CHECK => Self::HealthCheck(r.u16()?),
             SETTINGS => Self::Settings,
+            OPTIONS => Self::Options(read_family(&mut r)?),
             v => return Err(DecodeError::Invalid { what: "record type", value: v.into() }),
         };
         r.end()?;

@@ -1,6 +1,7 @@
 //! The encoding of values.
 
 use super::key::{read_group_id, read_ip, read_prefix, write_group_id, write_ip, write_prefix};
+use super::options;
 use super::{Empty, Group, GroupId, HealthCheck, Key, LaneKey, Member, NodeFact, Settings, Tag, Value};
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::ruleset;
@@ -24,6 +25,7 @@ impl Value {
     pub(crate) fn write(&self, key: &Key, w: &mut Writer) {
         match self {
             Self::Rules(ruleset) => ruleset::write(w, ruleset),
+            Self::Options(given) => options::write(w, given),
             Self::Node(fact) => {
                 w.text(&fact.name);
                 w.u64(fact.zone.map_or(0, |t| t.0));
@@ -58,6 +60,7 @@ impl Value {
         let before = r.0;
         let value = match key {
             Key::Rules(family) => Self::Rules(Box::new(ruleset::read(r, *family)?)),
+            Key::Options(family) => Self::Options(Box::new(options::read(r, *family)?)),
             Key::Node(_) => Self::Node(read_node(r)?),
             Key::Element { .. } => Self::Element { owner: r.text("owner")?.to_owned() },
             Key::HealthCheck(_) => Self::HealthCheck(read_health_check(r)?),
@@ -83,7 +86,7 @@ impl Value {
             Self::Element { owner }
             | Self::Group(Group { owner, .. })
             | Self::HealthCheck(HealthCheck { owner, .. }) => Some(owner),
-            Self::Rules(_) | Self::Node(_) | Self::Settings(_) | Self::Member(_) => None,
+            Self::Rules(_) | Self::Options(_) | Self::Node(_) | Self::Settings(_) | Self::Member(_) => None,
         }
     }
 }
