@@ -12,6 +12,7 @@ pub mod flows;
 pub mod health_checks;
 pub mod hold;
 pub mod http;
+pub mod iptables;
 pub mod memory;
 pub mod metrics;
 pub mod modes;

@@ -10,11 +10,14 @@ use rulecast_bundle::Mode;
 use tracing::{info, warn};
 
 use crate::backend::{Applied, Backend, BackendError, Verified};
+use crate::iptables::Iptables;
 use crate::nftables::Nftables;
 use crate::view::{Touched, View};
 
 /// What could not be removed is tried again after this long.
 const CLEAN_AGAIN: Duration = Duration::from_secs(10);
+/// Reasons for which a mode cannot have left anything behind.
+const MISSING: [&str; 3] = ["MissingTool", "MissingModule", "UnknownMode"];
 const ALL: [Mode; 3] = [Mode::Nftables, Mode::Iptables, Mode::Ipvs];
 
 /// Opens a mode's part of the kernel, in the network namespace of this thread.
@@ -24,7 +27,8 @@ pub type Open = fn(Mode) -> Result<Box<dyn Backend>, BackendError>;
 pub fn open(mode: Mode) -> Result<Box<dyn Backend>, BackendError> {
     Ok(match mode {
         Mode::Nftables => Box::new(Nftables::open()?),
-        Mode::Iptables | Mode::Ipvs => {
+        Mode::Iptables => Box::new(Iptables::open()),
+        Mode::Ipvs => {
             let message = format!("this version of the applier does not run mode {mode}");
             return Err(BackendError::Unsupported { reason: "UnknownMode", message });
         }
@@ -77,7 +81,7 @@ impl Modes {
     fn remove(&mut self, mode: Mode) -> Result<(), BackendError> {
         match self.backend(mode).and_then(Backend::clean_up) {
             // What this node cannot run has left nothing behind.
-            Err(BackendError::Unsupported { .. }) => Ok(()),
+            Err(error) if MISSING.contains(&error.reason()) => Ok(()),
             result => result,
         }
     }

@@ -14,9 +14,11 @@ use rulecast_bundle::{
 };
 
 mod counts;
+mod port;
 mod target;
 
 pub use counts::{Counts, NoLocal};
+pub use port::PortId;
 pub use target::{Endpoint, Shape, Target, Usable};
 use target::{SERVING, set_member};
 
@@ -269,6 +271,11 @@ impl View {
     #[must_use]
     pub fn settings(&self) -> &Settings {
         &self.settings
+    }
+
+    /// The healthCheckNodePorts.
+    pub fn health_check_ports(&self) -> impl Iterator<Item = u16> {
+        self.health_checks.keys().copied()
     }
 
     /// Whether [`Self::health_checks`] may differ from what it was at the last call of this.

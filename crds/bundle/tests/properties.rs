@@ -5,9 +5,9 @@ use std::net::IpAddr;
 
 use proptest::prelude::*;
 use rulecast_bundle::{
-    Bundle, Change, Checkpoint, ChunkId, DecodeError, Delta, Digest, Empty, Group, GroupId, GroupKind, Head,
-    HealthCheck, Index, Key, LaneKey, Member, Mode, Name, NodeFact, Part, Proto, Scope, Settings, Tag, Value,
-    frame, nft::Family,
+    Bundle, Change, Checkpoint, ChunkId, DecodeError, Delta, Digest, Empty, FamilyOptions, Group, GroupId,
+    GroupKind, Head, HealthCheck, Index, IpvsOptions, Key, LaneKey, Member, Mode, Name, NodeFact,
+    NodePortAddresses, Part, Pods, Proto, Scope, Settings, Tag, Value, frame, nft::Family,
 };
 
 fn addr(v4: bool) -> BoxedStrategy<IpAddr> {
@@ -88,7 +88,48 @@ fn record() -> impl Strategy<Value = (Key, Value)> {
             (Key::HealthCheck(port), Value::HealthCheck(HealthCheck { owner, groups }))
         },
     );
-    prop_oneof![4 => group, 10 => member, 2 => element, 2 => node, 1 => check, 1 => settings()]
+    prop_oneof![4 => group, 10 => member, 2 => element, 2 => node, 1 => check, 1 => settings(), 1 => options()]
+}
+
+fn options() -> impl Strategy<Value = (Key, Value)> {
+    let prefix = || proptest::collection::vec((any::<[u8; 4]>(), 0u8..=32), 0..3);
+    let v4 = |list: Vec<([u8; 4], u8)>| list.into_iter().map(|(a, len)| (a.into(), len)).collect();
+    let name =
+        ("[a-zA-Z0-9_.@-]{1,15}", any::<bool>()).prop_map(|(name, prefix)| Pods::Interface { name, prefix });
+    let pods = prop_oneof![
+        Just(Pods::Unknown),
+        Just(Pods::NodeCidr),
+        name,
+        prefix().prop_map(move |list| Pods::Prefixes(v4(list))),
+    ];
+    let addresses = proptest::option::of(
+        (any::<bool>(), prefix())
+            .prop_map(move |(primary, list)| NodePortAddresses { primary, prefixes: v4(list) }),
+    );
+    let ipvs = ("[a-z]{1,15}", any::<bool>(), prefix(), any::<[u32; 3]>()).prop_map(
+        move |(scheduler, strict_arp, exclude, [tcp_timeout, tcp_fin_timeout, udp_timeout])| IpvsOptions {
+            scheduler,
+            strict_arp,
+            exclude: v4(exclude),
+            tcp_timeout,
+            tcp_fin_timeout,
+            udp_timeout,
+        },
+    );
+    (0u32..32, any::<[bool; 3]>(), pods, addresses, proptest::option::of(ipvs)).prop_map(
+        |(bit, [masquerade_all, liberal, localhost_node_ports], pods, node_port_addresses, ipvs)| {
+            let options = FamilyOptions {
+                mark: 1 << bit,
+                masquerade_all,
+                liberal,
+                pods,
+                node_port_addresses,
+                localhost_node_ports,
+                ipvs,
+            };
+            (Key::Options(Family::V4), Value::Options(Box::new(options)))
+        },
+    )
 }
 
 fn settings() -> impl Strategy<Value = (Key, Value)> {

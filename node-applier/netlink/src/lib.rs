@@ -47,6 +47,7 @@ mod monitor;
 mod set;
 mod uapi;
 mod userdata;
+mod xtables;
 
 pub use address_monitor::AddressMonitor;
 pub use batch::{Batch, Params, Value, Verdict};
@@ -58,6 +59,7 @@ pub use error::Error;
 pub use key::Key;
 pub use monitor::{Event, Monitor};
 pub use set::SetInfo;
+pub use xtables::{TableInfo, table_info};
 
 /// The name of the tables, one in each family.
 pub const TABLE: &str = "rulecast";

@@ -12,8 +12,9 @@ use rulecast_netlink::{Batch, Connection, Key};
 use super::chains;
 use super::layout::{Layout, endpoint_data};
 use super::table::Table;
-use super::target::PortId;
+
 use crate::backend::BackendError;
+use crate::view::PortId;
 
 /// How many are deleted at a time: when one of them timed out since it was read, the whole batch fails.
 const LOT: usize = 64;

@@ -9,8 +9,9 @@ use rulecast_netlink::{Batch, Params};
 
 use super::layout::Layout;
 use super::out::Out;
-use super::target::{Chain, PortId};
+use super::target::Chain;
 use crate::backend::BackendError;
+use crate::view::PortId;
 
 /// Chains for N members are made in blocks of this size. A new chain makes the kernel validate the whole table, which
 /// takes longer than anything else an update does, so a target that grows or shrinks by one should seldom need one.

@@ -25,9 +25,8 @@ use rulecast_bundle::nft::Family;
 use rulecast_netlink::{Batch, Committed, Connection, Event, Monitor};
 
 use crate::backend::{Applied, Backend, BackendError, Verified};
-use crate::view::{Touched, View};
+use crate::view::{PortId, Touched, View};
 use table::Table;
-use target::PortId;
 
 /// Above this size, in bytes, a transaction is made with the monitor paused: the kernel would make a notification for
 /// each of its elements.

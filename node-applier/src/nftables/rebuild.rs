@@ -9,11 +9,11 @@ use rulecast_netlink::{Batch, Connection, Key, Params, Value};
 use super::layout::{Layout, SetId, Subject, endpoint_data};
 use super::out::Out;
 use super::table::Table;
-use super::target::{Content, Installed, PortId};
+use super::target::{Content, Installed};
 use super::update::add;
 use super::{chains, fixed, sources};
 use crate::backend::BackendError;
-use crate::view::{Touched, View};
+use crate::view::{PortId, Touched, View};
 
 /// What an endpoint's element takes in a batch, about: 48 bytes in IPv4.
 const ENDPOINT_BYTES: usize = 48;

@@ -9,9 +9,9 @@ use rulecast_netlink::{Batch, Key};
 
 use super::chains::Chains;
 use super::layout::{Layout, SetId};
-use super::target::{Installed, PortId};
+use super::target::Installed;
 use crate::backend::BackendError;
-use crate::view::View;
+use crate::view::{PortId, View};
 
 /// A table as it is in the kernel.
 pub(super) struct Table {

@@ -1,17 +1,15 @@
 //! One target as the kernel holds it, and the elements that it consists of.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
 use std::sync::Arc;
 
-use rulecast_bundle::nft::Family;
-use rulecast_bundle::{Empty, GroupId, GroupKind, LaneKey, Name, Proto};
+use rulecast_bundle::{Empty, GroupId, LaneKey};
 use rulecast_netlink::Key;
 
 use super::layout::{Layout, SetId, Subject};
 use super::numbering::renumber;
 use crate::backend::BackendError;
-use crate::view::{Endpoint, Target};
+use crate::view::{Endpoint, PortId, Target};
 
 /// A target with numbered members.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,38 +20,6 @@ pub(super) struct Installed {
     own: Box<[Endpoint]>,
     pub(super) affinity: Option<u32>,
     empty: Empty,
-}
-
-/// A Service port, by its cluster IP: what objects of its own are named after.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct PortId {
-    addr: IpAddr,
-    port: u16,
-    proto: Proto,
-}
-
-impl From<&GroupId> for PortId {
-    fn from(id: &GroupId) -> Self {
-        Self { addr: id.addr, port: id.port, proto: id.proto }
-    }
-}
-
-impl PortId {
-    /// Its address family.
-    pub(super) fn family(self) -> Family {
-        Family::of(self.addr)
-    }
-
-    /// The groups that a Service port may have.
-    pub(super) fn groups(self) -> [GroupId; 2] {
-        let Self { addr, port, proto } = self;
-        [GroupKind::Cluster, GroupKind::Local].map(|kind| GroupId { addr, port, proto, kind })
-    }
-
-    /// The name of the port's object of this kind.
-    pub(super) fn name(&self, kind: &Name) -> Name {
-        kind.of_port(self.proto, self.addr, self.port)
-    }
 }
 
 /// The chain that a verdict leads to.

@@ -10,10 +10,10 @@ use rulecast_netlink::{Batch, Key, Value, Verdict};
 use super::layout::{Layout, SetId, Subject, endpoint_data};
 use super::out::Out;
 use super::table::Table;
-use super::target::{Content, Installed, PortId};
+use super::target::{Content, Installed};
 use super::{chains, fixed, sources};
 use crate::backend::BackendError;
-use crate::view::{Endpoint, Touched, View};
+use crate::view::{Endpoint, PortId, Touched, View};
 
 /// Elements by set.
 #[derive(Default)]

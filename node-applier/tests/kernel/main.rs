@@ -1,7 +1,8 @@
-//! The nftables backend against the real kernel, each test in a network namespace of its own. Needs root.
+//! The backends against the real kernel, each test in a network namespace of its own. Needs root.
 
 mod affinity;
 mod behaviour;
+mod iptables;
 mod own_node;
 mod rig;
 mod verify;

@@ -12,6 +12,7 @@ use rulecast_compiler::model::{
 };
 use rulecast_netlink::Connection;
 use rulecast_node::applier::{Applier, Report};
+use rulecast_node::backend::Backend;
 use rulecast_node::nftables::Nftables;
 use rulecast_node::store::Store;
 
@@ -37,10 +38,12 @@ pub(crate) struct Controller {
 
 impl Controller {
     pub(crate) fn new() -> Self {
+        Self::of(Mode::Nftables)
+    }
+
+    pub(crate) fn of(mode: Mode) -> Self {
         let mut compiler = Compiler::default();
-        let pods = vec![(ip("10.0.0.0"), 8), (ip("fd00:10::"), 32)];
-        let options = Options { detect_local: DetectLocal::ClusterCidr(pods), ..Options::default() };
-        compiler.set_pool("default", Some(Pool { options, ..Pool::default() }));
+        compiler.set_pool("default", Some(pool(mode)));
         compiler.set_node(
             "n1",
             Some(Node { addrs: vec![ip("192.168.0.1"), ip("fd00:1::1")], ..Node::default() }),
@@ -55,7 +58,7 @@ impl Controller {
         let mut head = Head {
             format: FORMAT,
             min_applier: 1,
-            mode: Mode::Nftables,
+            mode: self.compiler.pools().next().unwrap().1.mode(),
             epoch: 0,
             sequence: self.sequence,
             digest: String::new(),
@@ -71,7 +74,13 @@ impl Controller {
     }
 }
 
-pub(crate) fn deliver(controller: &mut Controller, applier: &mut Applier<Nftables>) -> Report {
+pub(crate) fn pool(mode: Mode) -> Pool {
+    let pods = vec![(ip("10.0.0.0"), 8), (ip("fd00:10::"), 32)];
+    let options = Options { mode, detect_local: DetectLocal::ClusterCidr(pods), ..Options::default() };
+    Pool { options, ..Pool::default() }
+}
+
+pub(crate) fn deliver<B: Backend>(controller: &mut Controller, applier: &mut Applier<B>) -> Report {
     let (head, changes) = controller.publish();
     let delta = Delta { from: head.sequence - 1, to: head.sequence, previous: None, changes };
     applier.offer(head, Way::Deltas(vec![delta])).unwrap()
