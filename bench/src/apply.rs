@@ -10,10 +10,10 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use rulecast_bundle::{CatchUp, Head, Replica};
+use rulecast_bundle::{CatchUp, Head, Mode, Replica};
 use rulecast_netlink::Connection;
 use rulecast_node::applier::Applier;
-use rulecast_node::nftables::Nftables;
+use rulecast_node::modes::{self, Modes};
 use rulecast_node::store::Store;
 use rustix::thread::UnshareFlags;
 use serde::{Deserialize, Serialize};
@@ -61,7 +61,7 @@ fn ms(duration: Duration) -> f64 {
 pub fn measure(dir: &Path, node: &str, heads: impl BufRead) -> Result<Sample> {
     let start = Instant::now();
     let store = Store::open(dir, POOL)?;
-    let mut applier = Applier::new(node, POOL, Nftables::open()?, Some(store));
+    let mut applier = Applier::new(node, POOL, Modes::new(modes::open), Some(store));
     let full = applier.restore()?.context("there is no bundle on disk")?;
     let full_ms = ms(start.elapsed());
     let mut changes = Vec::new();
@@ -106,6 +106,7 @@ struct NodeSample {
 /// What is prepared once for a cluster, and measured as often as one likes.
 pub struct Prepared {
     size: Size,
+    mode: Mode,
     node: String,
     replica: Replica,
     heads: Vec<(Kind, Head)>,
@@ -115,14 +116,14 @@ pub struct Prepared {
 
 impl Prepared {
     /// Compiles a cluster and publishes the changes.
-    pub fn new(size: Size) -> Result<Self> {
-        let cluster = Cluster::new(size)?;
+    pub fn new(size: Size, mode: Mode) -> Result<Self> {
+        let cluster = Cluster::new(size)?.with_mode(mode);
         let mut control = Control::new(cluster);
         let replica = control.replica()?;
         let kinds = [Kind::Replace, Kind::Count].map(|kind| vec![kind; CHANGES as usize]).concat();
         let heads = kinds.into_iter().map(|kind| (kind, control.publish(kind, 1).head)).collect();
         let node = cluster.node_name(0);
-        Ok(Self { size, node, replica, heads, samples: Vec::new(), node_samples: Vec::new() })
+        Ok(Self { size, mode, node, replica, heads, samples: Vec::new(), node_samples: Vec::new() })
     }
 
     fn stored(&self) -> Result<tempfile::TempDir> {
@@ -193,7 +194,7 @@ impl Prepared {
     /// Puts the repetitions together.
     #[must_use]
     pub fn summarize(&self) -> Row {
-        let mut row = Row::new("apply", self.size);
+        let mut row = Row::new("apply", self.mode, self.size);
         let full = |f: fn(&Sample) -> f64| self.samples.iter().map(f).collect::<Vec<_>>();
         // The first change of the count makes a chain; the others find it.
         let (replace, count) = (CHANGES as usize, CHANGES as usize + 1);

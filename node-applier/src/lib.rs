@@ -17,6 +17,7 @@ pub mod memory;
 pub mod metrics;
 pub mod modes;
 pub mod nftables;
+pub mod render;
 pub mod report;
 pub mod run;
 pub mod source;
