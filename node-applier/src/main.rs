@@ -1,6 +1,8 @@
 //! The node applier.
 
+use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use rulecast_bundle::Mode;
@@ -29,6 +31,8 @@ mod ask;
 
 use args::{Command, Options};
 
+/// How often to look whether another applier has ended.
+const NEXT_TURN: Duration = Duration::from_millis(200);
 /// As sysexits' "permission denied".
 const NO_PERMISSION: u8 = 77;
 
@@ -94,6 +98,9 @@ async fn start(options: Options) -> anyhow::Result<()> {
     {
         return Err(error.into());
     }
+    if !options.once {
+        wait_for_turn(&options.state_dir).await;
+    }
     let backend = Modes::new(modes::open);
     let store = match Store::open(&options.state_dir, &options.pool) {
         Ok(store) => Some(store),
@@ -127,6 +134,22 @@ async fn start(options: Options) -> anyhow::Result<()> {
     let report = report::run(client, node, options.pool, options.report_interval, shared.clone());
     tokio::spawn(report);
     follow(local, source, asked, options.once).await
+}
+
+/// Waits until no other applier runs on this node, as when it moves to another pool. With two, each would take the other's rules
+/// for a mistake, and what the one that ends first has left would stay.
+async fn wait_for_turn(state_dir: &Path) {
+    if !control::is_served(state_dir) {
+        return;
+    }
+    let socket = state_dir.join(control::SOCKET);
+    warn!(
+        "another applier runs on this node and answers at {}; waiting until it has ended",
+        socket.display()
+    );
+    while control::is_served(state_dir) {
+        tokio::time::sleep(NEXT_TURN).await;
+    }
 }
 
 /// Lets others ask on this node.

@@ -80,7 +80,7 @@ impl Answer {
 
 /// Connects once, from a new port.
 pub fn connect(from: &Namespace, proto: Proto, to: SocketAddr) -> anyhow::Result<Answer> {
-    from.run(|| connect_here(proto, to))?
+    from.run(|| once(proto, to))?
 }
 
 /// Connects so many times and returns the names of those who answer; anything else is an error.
@@ -93,7 +93,7 @@ pub fn pods(
     from.run(|| {
         let mut names = BTreeSet::new();
         for _ in 0..count {
-            let answer = connect_here(proto, to)?;
+            let answer = once(proto, to)?;
             let name = answer.pod().with_context(|| format!("{proto:?} to {to}"))?;
             names.insert(name.to_owned());
         }
@@ -130,11 +130,19 @@ fn libc_linger() -> nix::libc::linger {
     nix::libc::linger { l_onoff: 1, l_linger: 0 }
 }
 
-/// Connects once, from a new port, in the namespace of the caller.
-pub fn connect_here(proto: Proto, to: SocketAddr) -> anyhow::Result<Answer> {
+fn once(proto: Proto, to: SocketAddr) -> anyhow::Result<Answer> {
+    attempt(proto, to, CONNECT, ANSWER)
+}
+
+/// Connects once, from a new port, in the namespace of the caller. Silence is what lasts so long.
+pub fn connect_here(proto: Proto, to: SocketAddr, patience: Duration) -> anyhow::Result<Answer> {
+    attempt(proto, to, patience, patience)
+}
+
+fn attempt(proto: Proto, to: SocketAddr, connect: Duration, answer: Duration) -> anyhow::Result<Answer> {
     let text = match proto {
-        Proto::Tcp => tcp(to),
-        Proto::Udp => udp(to),
+        Proto::Tcp => tcp(to, connect, answer),
+        Proto::Udp => udp(to, answer),
     };
     match text {
         Ok(text) => parse(&text).ok_or_else(|| anyhow!("{to} answered {text:?}, which is no pod's answer")),
@@ -147,19 +155,19 @@ pub fn connect_here(proto: Proto, to: SocketAddr) -> anyhow::Result<Answer> {
     }
 }
 
-fn tcp(to: SocketAddr) -> io::Result<String> {
-    let mut stream = TcpStream::connect_timeout(&to, CONNECT)?;
-    stream.set_read_timeout(Some(ANSWER))?;
+fn tcp(to: SocketAddr, connect: Duration, answer: Duration) -> io::Result<String> {
+    let mut stream = TcpStream::connect_timeout(&to, connect)?;
+    stream.set_read_timeout(Some(answer))?;
     let mut text = String::new();
     stream.read_to_string(&mut text)?;
     Ok(text)
 }
 
-fn udp(to: SocketAddr) -> io::Result<String> {
+fn udp(to: SocketAddr, patience: Duration) -> io::Result<String> {
     let any: IpAddr = if to.is_ipv4() { [0; 4].into() } else { [0; 16].into() };
     let socket = UdpSocket::bind((any, 0))?;
     socket.connect(to)?;
-    socket.set_read_timeout(Some(ANSWER))?;
+    socket.set_read_timeout(Some(patience))?;
     socket.send(b"who?")?;
     let mut answer = [0; 256];
     let length = socket.recv(&mut answer)?;

@@ -9,13 +9,10 @@ use anyhow::{Context as _, bail, ensure};
 use rulecast_tests::namespace::Namespace;
 use rulecast_tests::probe::Proto;
 
-use crate::traffic::Clock;
+use crate::traffic::{Clock, PATIENCE};
 
 /// Between two lines.
 const PAUSE: Duration = Duration::from_millis(50);
-/// How long an answer may take. A packet that got lost is sent again well before that, so this is only reached by a connection
-/// that is dead.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A connection that says a line every 50 ms until the clock stops, and has to hear the same each time: the pod, and the
 /// client's address as the pod sees it.

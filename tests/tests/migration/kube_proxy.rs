@@ -94,8 +94,9 @@ impl Site {
         self.namespace().output(&program, &["--cleanup"]).map(drop)
     }
 
-    /// Puts its configuration where kubeadm does, and makes the pool out of it, as the import prints it.
-    pub(crate) fn import_pool(&self, mode: Mode) -> anyhow::Result<()> {
+    /// Puts its configuration where kubeadm does, and makes the pool out of it, as the import prints it for
+    /// that mode.
+    pub(crate) fn import_pool(&self, mode: Mode, ours: &str) -> anyhow::Result<()> {
         let config = self.kube_proxy_config(mode).to_string();
         self.cluster.apply(&[json!({
             "apiVersion": "v1", "kind": "ConfigMap", "data": { "config.conf": config },
@@ -106,10 +107,14 @@ impl Site {
         let (file, pool) = (self.cluster.dir().join("configmap.yaml"), self.cluster.dir().join("pool.yaml"));
         let [file, pool] = [file, pool].map(|path| path.display().to_string());
         fs::write(&file, map)?;
-        let printed =
-            self.cluster.command_line(&["import", "kube-proxy-config", "--mode", "nftables", &file])?;
+        let printed = self.cluster.command_line(&["import", "kube-proxy-config", "--mode", ours, &file])?;
         fs::write(&pool, printed)?;
-        self.cluster.kubectl(&["apply", "--server-side", "--force-conflicts", "-f", &pool]).map(drop)
+        self.cluster.kubectl(&["apply", "--server-side", "--force-conflicts", "-f", &pool])?;
+        wait_for("the pool to be published in its new mode", PATIENCE, || {
+            let mode = &self.cluster.bundle()?["spec"]["mode"];
+            ensure!(mode == ours, "{mode}");
+            Ok(())
+        })
     }
 
     /// A KubeProxyConfiguration.
@@ -146,7 +151,14 @@ impl Site {
             }
         }
         let real = control_plane::peers()?.join("kube-proxy");
-        let text = format!("#!/bin/sh\nPATH={}:$PATH exec {} \"$@\"\n", folder.display(), real.display());
+        // The lock is for the whole machine otherwise, and whoever else writes rules there makes kube-proxy give up.
+        let lock = self.cluster.dir().join("xtables.lock");
+        let text = format!(
+            "#!/bin/sh\nexport PATH={}:$PATH XTABLES_LOCKFILE={}\nexec {} \"$@\"\n",
+            folder.display(),
+            lock.display(),
+            real.display()
+        );
         fs::write(&program, text)?;
         fs::set_permissions(&program, fs::Permissions::from_mode(0o755))?;
         Ok(program)

@@ -10,8 +10,11 @@ use rulecast_tests::runner::{self, Scenario};
 use crate::site::Site;
 
 mod callers;
+mod commands;
 mod kept;
 mod kube_proxy;
+mod modes;
+mod pools;
 mod rules;
 mod site;
 mod sticky;
@@ -24,6 +27,16 @@ const SCENARIOS: &[Scenario<Site>] = &[
     ("take_over::from_nftables_and_back", take_over::from_nftables_and_back),
     ("take_over::from_iptables_legacy_and_back", take_over::from_iptables_legacy_and_back),
     ("take_over::from_iptables_nft_and_back", take_over::from_iptables_nft_and_back),
+    ("take_over::iptables_from_nftables_and_back", take_over::iptables_from_nftables_and_back),
+    ("take_over::iptables_from_iptables_legacy_and_back", take_over::iptables_from_iptables_legacy_and_back),
+    ("take_over::iptables_from_iptables_nft_and_back", take_over::iptables_from_iptables_nft_and_back),
+    ("modes::a_live_pool_changes_its_mode_and_back", modes::a_live_pool_changes_its_mode_and_back),
+    (
+        "pools::a_node_moves_to_a_pool_of_another_mode_and_back",
+        pools::a_node_moves_to_a_pool_of_another_mode_and_back,
+    ),
+    ("pools::two_appliers_at_once", pools::two_appliers_at_once),
+    ("commands::of_the_page_are_taken", commands::of_the_page_are_taken),
 ];
 
 fn main() -> ExitCode {

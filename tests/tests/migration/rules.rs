@@ -36,6 +36,16 @@ pub(crate) fn without_kube_proxy(node: &Namespace) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// kube-proxy in mode iptables leaves a sysctl that lets packets reach loopback addresses, and the rule that keeps strangers' out.
+pub(crate) fn loopback_stays_guarded(node: &Namespace) -> anyhow::Result<()> {
+    let path = "/proc/sys/net/ipv4/conf/all/route_localnet";
+    let set = node.run(|| std::fs::read_to_string(path))??;
+    let rules = iptables(node)?;
+    let guarded = rules.iter().any(|line| line.contains("-A KUBE-FIREWALL") && line.contains("127.0.0.0/8"));
+    ensure!(set.trim() == "1" && guarded, "route_localnet={set}, {rules:#?}");
+    Ok(())
+}
+
 /// Nothing of rulecast's mode nftables is left.
 pub(crate) fn without_nftables(node: &Namespace) -> anyhow::Result<()> {
     let tables = tables(node)?;

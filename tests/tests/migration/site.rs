@@ -1,6 +1,7 @@
 //! A cluster in which one node changes hands. The other one stays with rulecast.
 
 use std::net::Ipv4Addr;
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context as _, ensure};
@@ -20,6 +21,10 @@ use crate::rules;
 pub(crate) const ENDPOINTS: &[&str] = &["a1", "a2", "b1", "b2"];
 /// Those of them that are on the node.
 pub(crate) const LOCAL: &[&str] = &["a1", "a2"];
+/// A pool's mode.
+pub(crate) const NFTABLES: &str = "nftables";
+/// Another one.
+pub(crate) const IPTABLES: &str = "iptables";
 /// A load balancer's address.
 pub(crate) const VIP: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
 
@@ -91,18 +96,26 @@ impl Site {
 
     /// Starts the applier of this pool on the node, and waits until it reports what is published.
     pub(crate) fn start_applier(&mut self, pool: &str) -> anyhow::Result<()> {
+        let mut applier = self.new_applier(pool)?;
+        applier.start(self.namespace())?;
+        self.applier = Some(applier);
+        self.wait_until_in_force(pool).map(drop)
+    }
+
+    /// The applier of this pool, which does not run yet.
+    pub(crate) fn new_applier(&self, pool: &str) -> anyhow::Result<Process> {
         let path = |name: &str| self.cluster.dir().join(name);
         let (config, state) = (path("node-a.kubeconfig"), path("moved-state"));
         let (config, state) = (config.display().to_string(), state.display().to_string());
         let args = ["run", "--pool", pool, "--kubeconfig", &config, "--state-dir", &state];
         let args =
             [&args[..], &["--hostname-override", &self.node().name, "--report-interval", "1"]].concat();
-        let program = programs::folder()?.join(APPLIER);
-        let log = path("moved.log");
-        let mut applier = Process::new(&format!("the applier of {pool}"), &program, &args, &log);
-        applier.start(self.namespace())?;
-        self.applier = Some(applier);
-        self.wait_until_in_force(pool).map(drop)
+        let (name, log) = (format!("the applier of {pool}"), path(&format!("moved-{pool}.log")));
+        // The same lock as kube-proxy's.
+        let lock = format!("XTABLES_LOCKFILE={}", path("xtables.lock").display());
+        let program = programs::folder()?.join(APPLIER).display().to_string();
+        let args = [&[lock.as_str(), &program], &args[..]].concat();
+        Ok(Process::new(&name, Path::new("/usr/bin/env"), &args, &log))
     }
 
     /// Waits until the node reports just what is published for this pool, and no problem.

@@ -8,7 +8,7 @@ use anyhow::ensure;
 use rulecast_tests::namespace::Namespace;
 use rulecast_tests::probe::{self, Proto};
 
-use crate::traffic::Clock;
+use crate::traffic::{Clock, PATIENCE};
 
 /// Between two connections.
 const PAUSE: Duration = Duration::from_millis(40);
@@ -40,7 +40,7 @@ impl Sticky {
 fn run(to: SocketAddr, clock: &Clock) -> anyhow::Result<Vec<(String, String)>> {
     let mut seen: Vec<(String, String)> = Vec::new();
     while !clock.is_over() {
-        let answer = probe::connect_here(Proto::Tcp, to)?;
+        let answer = probe::connect_here(Proto::Tcp, to, PATIENCE)?;
         let pod = answer.pod()?;
         if seen.last().is_none_or(|(last, _)| last != pod) {
             seen.push((pod.to_owned(), clock.now()));

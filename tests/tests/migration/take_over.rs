@@ -11,20 +11,32 @@ use rulecast_tests::wait::{PATIENCE, wait_for};
 
 use crate::kube_proxy::Mode;
 use crate::rules;
-use crate::site::{ENDPOINTS, Site};
+use crate::site::{ENDPOINTS, IPTABLES, NFTABLES, Site};
 use crate::traffic::Traffic;
 use crate::who::{self, Proxy};
 
 pub(crate) fn from_nftables_and_back(site: &mut Site) -> anyhow::Result<()> {
-    there_and_back(site, Mode::Nftables)
+    there_and_back(site, Mode::Nftables, NFTABLES)
 }
 
 pub(crate) fn from_iptables_legacy_and_back(site: &mut Site) -> anyhow::Result<()> {
-    there_and_back(site, Mode::IptablesLegacy)
+    there_and_back(site, Mode::IptablesLegacy, NFTABLES)
 }
 
 pub(crate) fn from_iptables_nft_and_back(site: &mut Site) -> anyhow::Result<()> {
-    there_and_back(site, Mode::IptablesNft)
+    there_and_back(site, Mode::IptablesNft, NFTABLES)
+}
+
+pub(crate) fn iptables_from_nftables_and_back(site: &mut Site) -> anyhow::Result<()> {
+    there_and_back(site, Mode::Nftables, IPTABLES)
+}
+
+pub(crate) fn iptables_from_iptables_legacy_and_back(site: &mut Site) -> anyhow::Result<()> {
+    there_and_back(site, Mode::IptablesLegacy, IPTABLES)
+}
+
+pub(crate) fn iptables_from_iptables_nft_and_back(site: &mut Site) -> anyhow::Result<()> {
+    there_and_back(site, Mode::IptablesNft, IPTABLES)
 }
 
 /// The other way round: had there been a gap, it would have been seen.
@@ -49,14 +61,15 @@ pub(crate) fn a_gap_is_noticed(site: &mut Site) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn there_and_back(site: &mut Site, mode: Mode) -> anyhow::Result<()> {
+/// From a kube-proxy of this mode to a pool of mode `ours`, and back.
+fn there_and_back(site: &mut Site, mode: Mode, ours: &str) -> anyhow::Result<()> {
     site.empty()?;
-    site.import_pool(mode)?;
+    site.import_pool(mode, ours)?;
     site.start_kube_proxy(mode)?;
     ensure!(who::serves(site)? == mode.party(), "kube-proxy serves alone");
     let mut traffic = Traffic::start(site)?;
     begin_and_give_up(site, &mut traffic, mode)?;
-    take_over(site, &mut traffic, mode)?;
+    take_over(site, &mut traffic, mode, ours)?;
     go_back(site, &mut traffic, mode)?;
     traffic.end(4)
 }
@@ -79,21 +92,33 @@ fn begin_and_give_up(site: &mut Site, traffic: &mut Traffic, mode: Mode) -> anyh
 }
 
 /// Rulecast takes over from a kube-proxy that runs.
-fn take_over(site: &mut Site, traffic: &mut Traffic, from: Mode) -> anyhow::Result<()> {
+fn take_over(site: &mut Site, traffic: &mut Traffic, from: Mode, ours: &str) -> anyhow::Result<()> {
     traffic.step("the applier is started beside kube-proxy");
     site.start_applier(POOL)?;
-    // Whose chains came last is asked first.
-    let party = who::serves(site)?;
-    ensure!(party == Proxy::Rulecast, "{party:?} serves, beside rulecast that came last");
+    if ours == NFTABLES {
+        // Whose chains came last is asked first.
+        let party = who::serves(site)?;
+        ensure!(party == Proxy::Rulecast, "{party:?} serves, beside rulecast that came last");
+    }
     traffic.step("kube-proxy is stopped");
     site.stop_kube_proxy()?;
-    // Its rules are still there, and nobody keeps them up to date.
-    traffic.step("an endpoint goes, and comes back");
-    changes_are_followed(site)?;
+    if ours == NFTABLES {
+        // kube-proxy's rules are still there, and nobody keeps them up to date.
+        traffic.step("an endpoint goes, and comes back");
+        changes_are_followed(site)?;
+    }
     traffic.step("kube-proxy --cleanup");
     site.clean_up_kube_proxy(from)?;
     rules::without_kube_proxy(site.namespace())?;
+    if from != Mode::Nftables {
+        rules::loopback_stays_guarded(site.namespace())?;
+    }
     site.verify()?;
+    if ours != NFTABLES {
+        traffic.step("an endpoint goes, and comes back");
+        changes_are_followed(site)?;
+        rules::without_nftables(site.namespace())?;
+    }
     answers_for_itself(site)
 }
 
@@ -114,7 +139,7 @@ fn go_back(site: &mut Site, traffic: &mut Traffic, to: Mode) -> anyhow::Result<(
 }
 
 /// An endpoint that left gets no new connections, and one that comes gets some.
-fn changes_are_followed(site: &Site) -> anyhow::Result<()> {
+pub(crate) fn changes_are_followed(site: &Site) -> anyhow::Result<()> {
     let (last, others) = ENDPOINTS.split_last().expect("there are some");
     let all: Vec<_> = ENDPOINTS.iter().map(|pod| ready(pod)).collect();
     for (endpoints, wanted) in [(&all[..others.len()], others), (&all[..], ENDPOINTS)] {

@@ -15,6 +15,9 @@ use crate::kept::Kept;
 use crate::site::{ENDPOINTS, LOCAL, Site, VIP};
 use crate::sticky::Sticky;
 
+/// How long an answer may take: long, as a busy machine is no gap in the rules. What a gap swallows never comes, over UDP; over
+/// TCP it is seen by the SYN that is sent again.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(8);
 /// New connections that have to be made in a run, so that "none failed" means something.
 const ENOUGH: usize = 1000;
 /// Before the first step and after the last.
