@@ -64,4 +64,4 @@ fuzz: ## fuzz the decoders of the bundle format for a minute; needs cargo-fuzz a
 	cd crds/bundle && cargo +nightly fuzz run decode -- -max_total_time=$${SECONDS_EACH:-60}
 
 clean-namespaces: ## remove network namespaces that a killed test left behind
-	ip netns list | awk '/^(rc-test|rcd|rc-git)-/ {print $$1}' | xargs -r -n1 ip netns delete
+	ip netns list | awk '/^(rc-test|rcd|rc-git|rc-move)-/ {print $$1}' | xargs -r -n1 ip netns delete

@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
+use rulecast_bundle::Mode;
 use rulecast_bundle::Proto;
 use rulecast_compiler::Compiler;
 use rulecast_compiler::model::{
@@ -70,6 +71,7 @@ pub struct Size {
 pub struct Cluster {
     size: Size,
     nodes: u32,
+    mode: Mode,
 }
 
 impl Cluster {
@@ -81,13 +83,26 @@ impl Cluster {
         ensure!(services <= MAX_SERVICES, "at most {MAX_SERVICES} Services fit the range of cluster IPs");
         ensure!(pods <= MAX_PODS, "{services} x {endpoints} is {pods} pods; at most {MAX_PODS} fit");
         let nodes = u32::try_from(pods)?.div_ceil(PODS_PER_NODE).max(NODES);
-        Ok(Self { size, nodes })
+        Ok(Self { size, nodes, mode: Mode::default() })
+    }
+
+    /// The same, with a pool of another mode than nftables.
+    #[must_use]
+    pub fn with_mode(self, mode: Mode) -> Self {
+        Self { mode, ..self }
+    }
+
+    /// The pool's mode.
+    #[must_use]
+    pub fn mode(&self) -> Mode {
+        self.mode
     }
 
     /// The pool's configuration: kube-proxy's defaults, with the cluster's ranges.
     #[must_use]
     pub fn pool(&self) -> Pool {
         let options = Options {
+            mode: self.mode,
             detect_local: DetectLocal::ClusterCidr(vec![(v4(POD_NET), 9)]),
             service_cidrs: [(v4(SERVICE_NET), 12)].into(),
             ..Options::default()

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use anyhow::Result;
+use rulecast_bundle::Mode;
 use rulecast_compiler::Compiler;
 use serde::{Deserialize, Serialize};
 
@@ -23,8 +24,8 @@ pub struct Sample {
 }
 
 /// Measures in this process, which should have done nothing else.
-pub fn measure(size: Size) -> Result<Sample> {
-    let cluster = Cluster::new(size)?;
+pub fn measure(size: Size, mode: Mode) -> Result<Sample> {
+    let cluster = Cluster::new(size)?.with_mode(mode);
     let mut compiler = Compiler::default();
     let fed = cluster.feed(&mut compiler);
     let start = Instant::now();
@@ -48,8 +49,8 @@ pub fn measure(size: Size) -> Result<Sample> {
 
 /// Puts the samples of several processes together.
 #[must_use]
-pub fn summarize(size: Size, samples: &[Sample]) -> Row {
-    let mut row = Row::new("compile", size);
+pub fn summarize(size: Size, mode: Mode, samples: &[Sample]) -> Row {
+    let mut row = Row::new("compile", mode, size);
     let all = |f: fn(&Sample) -> f64| samples.iter().map(f).collect::<Vec<_>>();
     row.full("full_ms", "everything, from inputs to records", &all(|s| s.full_ms));
     row.full("peak_mb", "peak resident memory after it", &all(|s| s.peak_mb));
@@ -65,9 +66,9 @@ mod tests {
     #[test]
     fn a_small_cluster_is_measured() {
         let size = Size { services: 20, endpoints: 3 };
-        let sample = measure(size).unwrap();
+        let sample = measure(size, Mode::Nftables).unwrap();
         assert_eq!(sample.change_us.len(), 50);
-        let row = summarize(size, &[sample]);
+        let row = summarize(size, Mode::Nftables, &[sample]);
         assert_eq!(
             row.metrics.iter().map(|m| m.key).collect::<Vec<_>>(),
             ["full_ms", "peak_mb", "change_us"]

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use anyhow::{Context as _, Result};
-use rulecast_bundle::{CatchUp, Change, Checkpoint, ChunkId, Delta, FORMAT, Head, Mode, Replica};
+use rulecast_bundle::{CatchUp, Change, Checkpoint, ChunkId, Delta, FORMAT, Head, Replica};
 use rulecast_compiler::model::Slice;
 use rulecast_compiler::{Compiler, PoolBundle};
 
@@ -81,7 +81,7 @@ impl Control {
         let head = Head {
             format: FORMAT,
             min_applier: 1,
-            mode: Mode::Nftables,
+            mode: cluster.mode(),
             epoch: 0,
             sequence: 1,
             digest: String::new(),

@@ -11,6 +11,7 @@ use rulecast_bench::cluster::{Cluster, Size};
 use rulecast_bench::progress::Progress;
 use rulecast_bench::report::{self, Row};
 use rulecast_bench::{compile, connect, fanout, propagation, review, wire};
+use rulecast_bundle::Mode;
 
 /// The controller's allocator, so that `compile` reports the controller's memory.
 #[global_allocator]
@@ -52,7 +53,7 @@ enum What {
     All(Node),
     /// One measurement of the compiler, in a process of its own.
     #[command(hide = true)]
-    CompileOnce { services: u32, endpoints: u32 },
+    CompileOnce { services: u32, endpoints: u32, mode: String },
 }
 
 #[derive(Args)]
@@ -68,7 +69,7 @@ struct Common {
     repeat: u32,
     /// The proxy mode.
     #[arg(long, default_value = "nftables", value_parser = mode)]
-    mode: String,
+    mode: Mode,
     /// Print one JSON object a line, with units in the keys: times in ms or us, memory in MB of 10^6 bytes.
     #[arg(long)]
     json: bool,
@@ -167,11 +168,10 @@ struct Propagation {
     json: bool,
 }
 
-fn mode(text: &str) -> Result<String, String> {
-    match text {
-        "nftables" => Ok(text.to_owned()),
-        _ => Err("only nftables can be measured so far".to_owned()),
-    }
+fn mode(text: &str) -> Result<Mode, String> {
+    let all = [Mode::Nftables, Mode::Iptables, Mode::Ipvs];
+    let found = all.into_iter().find(|mode| mode.to_string() == text);
+    found.ok_or_else(|| format!("{text:?} is not one of nftables, iptables, ipvs"))
 }
 
 fn main() -> ExitCode {
@@ -186,8 +186,10 @@ fn main() -> ExitCode {
 
 fn run(command: What) -> Result<()> {
     let (which, common, node_binary): (&[&str], _, _) = match command {
-        What::CompileOnce { services, endpoints } => {
-            println!("{}", serde_json::to_string(&compile::measure(Size { services, endpoints })?)?);
+        What::CompileOnce { services, endpoints, mode } => {
+            let size = Size { services, endpoints };
+            let sample = compile::measure(size, self::mode(&mode).map_err(anyhow::Error::msg)?)?;
+            println!("{}", serde_json::to_string(&sample)?);
             return Ok(());
         }
         What::Connect(options) => return connect(&options),
@@ -199,7 +201,8 @@ fn run(command: What) -> Result<()> {
         What::Apply(node) => (&["apply"], node.common, node.node_binary),
         What::All(node) => (&["compile", "wire", "apply"], node.common, node.node_binary),
     };
-    let mut bench = Bench { repeat: common.repeat, node_binary, progress: Progress::default() };
+    let mut bench =
+        Bench { repeat: common.repeat, mode: common.mode, node_binary, progress: Progress::default() };
     if cfg!(debug_assertions) {
         eprintln!("warning: this is a debug build; its times mean nothing");
     }
@@ -313,6 +316,7 @@ fn review(options: &Review) -> Result<()> {
 
 struct Bench {
     repeat: u32,
+    mode: Mode,
     node_binary: Option<PathBuf>,
     progress: Progress,
 }
@@ -324,7 +328,7 @@ impl Bench {
             "compile" => self.compile(&title, size),
             "wire" => {
                 self.progress.step(&title);
-                wire::run(size, self.repeat)
+                wire::run(size, self.mode, self.repeat)
             }
             _ => self.apply(&title, size),
         }
@@ -336,17 +340,18 @@ impl Bench {
             self.progress.step(&format!("{title}: {n} of {}", self.repeat));
             let mut command = Command::new(std::env::current_exe()?);
             command.arg("compile-once").arg(size.services.to_string()).arg(size.endpoints.to_string());
+            command.arg(self.mode.to_string());
             let output = command.stderr(Stdio::inherit()).output()?;
             ensure!(output.status.success(), "{title}: {}", output.status);
             samples.push(serde_json::from_slice(&output.stdout).context("the output of compile-once")?);
         }
-        Ok(compile::summarize(size, &samples))
+        Ok(compile::summarize(size, self.mode, &samples))
     }
 
     fn apply(&mut self, title: &str, size: Size) -> Result<Row> {
         let program = apply::check()?;
         self.progress.step(&format!("{title}: preparing"));
-        let mut prepared = Prepared::new(size)?;
+        let mut prepared = Prepared::new(size, self.mode)?;
         for n in 1..=self.repeat {
             self.progress.step(&format!("{title}: {n} of {}", self.repeat));
             prepared.repeat(&program)?;
@@ -354,6 +359,10 @@ impl Bench {
                 self.progress.step(&format!("{title}: {n} of {}, node binary", self.repeat));
                 prepared.repeat_node(binary)?;
             }
+        }
+        if self.mode != Mode::Nftables {
+            self.progress.step(&format!("{title}: kube-proxy"));
+            prepared.measure_peer()?;
         }
         Ok(prepared.summarize())
     }

@@ -36,8 +36,8 @@ pub struct Row {
 impl Row {
     /// An empty result.
     #[must_use]
-    pub fn new(bench: &'static str, size: Size) -> Self {
-        Self { bench, mode: Mode::Nftables, size, metrics: Vec::new() }
+    pub fn new(bench: &'static str, mode: Mode, size: Size) -> Self {
+        Self { bench, mode, size, metrics: Vec::new() }
     }
 
     /// Adds what a full load costs. Without samples nothing is added.
@@ -234,7 +234,7 @@ mod tests {
     use super::*;
 
     fn row(services: u32, change: f64) -> Row {
-        let mut row = Row::new("apply", Size { services, endpoints: 10 });
+        let mut row = Row::new("apply", Mode::Nftables, Size { services, endpoints: 10 });
         row.full("full_ms", "full", &[120.0, 100.0, 130.004_2]);
         row.change("change_ms", "one change", &[change]);
         row.full("nothing_ms", "nothing", &[]);

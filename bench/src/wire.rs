@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use anyhow::Result;
+use rulecast_bundle::Mode;
 
 use crate::cluster::{Cluster, Size};
 use crate::control::{Control, Kind, Version};
@@ -14,8 +15,8 @@ const CHANGES: u32 = 50;
 const COALESCED: u32 = 20;
 
 /// Measures. The bytes are the same every time; the time that a checkpoint takes is not.
-pub fn run(size: Size, repeat: u32) -> Result<Row> {
-    let mut control = Control::new(Cluster::new(size)?);
+pub fn run(size: Size, mode: Mode, repeat: u32) -> Result<Row> {
+    let mut control = Control::new(Cluster::new(size)?.with_mode(mode));
     let (mut bytes, mut raw, mut ms) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..repeat {
         let start = Instant::now();
@@ -38,7 +39,7 @@ pub fn run(size: Size, repeat: u32) -> Result<Row> {
     };
     let each: Vec<_> = delta(&coalesced).iter().map(|bytes| bytes / f64::from(COALESCED)).collect();
 
-    let mut row = Row::new("wire", size);
+    let mut row = Row::new("wire", mode, size);
     row.full("checkpoint_bytes", "checkpoint", &bytes);
     row.full("checkpoint_raw_bytes", "checkpoint before compression", &raw);
     row.full("checkpoint_ms", "encoding a checkpoint", &ms);
@@ -60,7 +61,7 @@ mod tests {
 
     #[test]
     fn a_small_cluster_is_measured() {
-        let row = run(Size { services: 100, endpoints: 3 }, 3).unwrap();
+        let row = run(Size { services: 100, endpoints: 3 }, Mode::Nftables, 3).unwrap();
         let median = |key| row.metrics.iter().find(|m| m.key == key).unwrap().summary.median;
         assert!(median("checkpoint_bytes") < median("checkpoint_raw_bytes"));
         assert!(median("coalesced_change_bytes") < median("change_bytes"));

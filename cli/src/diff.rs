@@ -108,6 +108,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
     let wanted = Wanted {
         pool: options.pool.clone(),
         membership: options.membership,
+        mode: None,
         cluster: options.cluster.clone(),
     };
     let sides = side::load(&[&options.from, &options.to], &wanted)?;

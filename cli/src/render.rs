@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, bail};
 use clap::{Args, ValueEnum};
 use rulecast_bundle::{Bundle, Key, Mode, Tag, Value};
-use rulecast_node::nftables::text;
+use rulecast_node::render;
 use rulecast_node::view::View;
 
 use crate::cluster::ClusterArgs;
@@ -20,8 +20,11 @@ Examples:
   kubectl-rulecast render --node worker-1
   kubectl-rulecast render pending --node worker-1
 
-  # The rules of a node, in the words of nft list ruleset:
+  # The rules of a node, in the words of its mode's tools (nft list ruleset, iptables-save, ipvsadm -Sn and ipset save):
   kubectl-rulecast render manifests --node worker-1
+
+  # What they would be in another mode:
+  kubectl-rulecast render manifests --node worker-1 --mode iptables
 
   # What a change of manifests changes in the kernel:
   diff <(kubectl-rulecast render before --node worker-1) <(kubectl-rulecast render after --node worker-1)
@@ -49,10 +52,11 @@ pub(crate) struct Options {
     /// are chosen among them.
     #[arg(long = "node-address", value_name = "ADDRESS")]
     node_addresses: Vec<IpAddr>,
-    /// The mode of the rules.
-    #[arg(long, value_enum, default_value_t)]
-    mode: RenderMode,
-    /// The form: as `nft list ruleset` prints it and `nft -f` reads it, or the same lines in JSON.
+    /// The mode, instead of the RulePool's: what the nodes would have if it were changed. For directories only.
+    #[arg(long, value_enum, value_name = "MODE")]
+    mode: Option<RenderMode>,
+    /// The form: what the tools of the mode print and read (nft; iptables-restore; ipvsadm and ipset), or the same lines in
+    /// JSON.
     #[arg(short, long, value_enum, default_value_t)]
     output: Output,
     /// Print nothing when an object could not be used.
@@ -62,32 +66,44 @@ pub(crate) struct Options {
     cluster: ClusterArgs,
 }
 
-#[derive(ValueEnum, Clone, Copy, Default)]
+#[derive(ValueEnum, Clone, Copy)]
 enum RenderMode {
-    #[default]
     Nftables,
+    Iptables,
+    Ipvs,
+}
+
+impl From<RenderMode> for Mode {
+    fn from(mode: RenderMode) -> Self {
+        match mode {
+            RenderMode::Nftables => Self::Nftables,
+            RenderMode::Iptables => Self::Iptables,
+            RenderMode::Ipvs => Self::Ipvs,
+        }
+    }
 }
 
 #[derive(ValueEnum, Clone, Copy, Default)]
 enum Output {
+    /// As the mode's own tools print and read it.
     #[default]
-    Nft,
+    #[value(alias = "nft")]
+    Text,
+    /// The same lines.
     Json,
 }
 
 /// Prints the rules.
 pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
-    let wanted = Wanted { pool: options.pool.clone(), membership: true, cluster: options.cluster.clone() };
+    let mode = options.mode.map(Mode::from);
+    let wanted =
+        Wanted { pool: options.pool.clone(), membership: true, mode, cluster: options.cluster.clone() };
     let loaded = side::load_one(&options.from, &wanted, options.strict)?;
     let mut pools = loaded.pools.iter();
     let (Some((pool, compiled)), None) = (pools.next(), pools.next()) else {
         let names: Vec<&str> = loaded.pools.keys().map(String::as_str).collect();
         bail!("--pool: which of the RulePools {}?", names.join(", "));
     };
-    let RenderMode::Nftables = options.mode;
-    if compiled.shape.mode() != Mode::Nftables {
-        bail!("RulePool {pool} is of mode {}, of which there are no nftables rules", compiled.shape.mode());
-    }
     let text = render(options, pool, compiled)?;
     std::io::stdout().write_all(text.as_bytes()).context("standard output")?;
     Ok(ExitCode::SUCCESS)
@@ -98,10 +114,10 @@ fn render(options: &Options, pool: &str, compiled: &Compiled) -> anyhow::Result<
     let view = View::new(name, &compiled.bundle);
     let addresses =
         if options.node_addresses.is_empty() { &view.fact().addrs } else { &options.node_addresses };
-    let tables = text::render(&view, addresses)?;
+    let rules = render::render(&view, addresses)?;
     Ok(match options.output {
-        Output::Nft => format!("{}{tables}", comments(options, pool, &compiled.bundle)),
-        Output::Json => serde_json::to_string_pretty(&tables)? + "\n",
+        Output::Text => format!("{}{rules}", comments(options, pool, &compiled.bundle)),
+        Output::Json => serde_json::to_string_pretty(&rules)? + "\n",
     })
 }
 

@@ -80,7 +80,7 @@ fn golden(name: &str, file: &str, more: &[&str], code: i32) -> String {
 fn kubeadms_defaults() {
     let config = controller(&golden("kubeadm", "kubeadm.yaml", &[], 0));
     assert_eq!(config.pool.options.mode, rulecast_bundle::Mode::Iptables);
-    assert_eq!(config.pool.options.node_port_addresses, NodePortAddresses::All);
+    assert_eq!(config.pool.options.node_port_addresses, NodePortAddresses::Default);
     let settings = &config.pool.options.settings;
     assert_eq!((settings.conntrack_max_per_core, settings.conntrack_min), (Some(32_768), Some(131_072)));
     assert_eq!(
@@ -108,10 +108,7 @@ fn kubeadms_defaults_for_nftables_keep_answering_everywhere() {
 fn kinds_defaults() {
     let config = controller(&golden("kind", "kind.yaml", &[], 0));
     assert_eq!(config.pool.options.mode, rulecast_bundle::Mode::Nftables);
-    assert_eq!(
-        config.pool.options.node_port_addresses,
-        NodePortAddresses::Only { primary: true, prefixes: Vec::new() }
-    );
+    assert_eq!(config.pool.options.node_port_addresses, NodePortAddresses::Default);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
-use rulecast_bundle::next_of;
+use rulecast_bundle::{Mode, next_of};
 use rulecast_compiler::Compiler;
 use rulecast_compiler::model::{Prefix, Slice};
 
@@ -202,6 +202,15 @@ impl World {
             self.compiler.set_pool(&name, pool);
         }
         self.compiler.compile();
+    }
+
+    /// Compiles every pool that is known for another mode than its own.
+    pub fn set_mode(&mut self, mode: Mode) {
+        for (name, config) in &mut self.pools {
+            config.pool.options.mode = mode;
+            self.stale_pools.insert(name.clone());
+        }
+        self.compile();
     }
 
     /// Compiles a second bundle of a pool, or no longer.

@@ -115,7 +115,10 @@ fn answer(pages: Pages, path: &str, shared: &Shared) -> Response<Full<Bytes>> {
         }
         // Losing the API server, or rules that cannot be written, is nothing that a restart would mend.
         (Pages::Health, "/livez") => ("livez", true, health(state, state.proxy_healthy())),
-        (Pages::Metrics, "/proxyMode") => return respond(StatusCode::OK, TEXT, "nftables".to_owned()),
+        (Pages::Metrics, "/proxyMode") => {
+            let mode = state.mode.map_or_else(|| "none".to_owned(), |mode| mode.to_string());
+            return respond(StatusCode::OK, TEXT, mode);
+        }
         (Pages::Metrics, "/healthz") => return respond(StatusCode::OK, TEXT, "ok".to_owned()),
         (Pages::Health, _) => return not_found("try /healthz, /livez or /metrics\n"),
         (Pages::Metrics, _) => return not_found("try /metrics, /proxyMode or /healthz\n"),

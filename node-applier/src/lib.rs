@@ -18,6 +18,8 @@ pub mod memory;
 pub mod metrics;
 pub mod modes;
 pub mod nftables;
+pub mod only;
+pub mod render;
 pub mod report;
 pub mod run;
 pub mod source;

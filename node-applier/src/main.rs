@@ -13,6 +13,7 @@ use rulecast_node::flows::FlowTable;
 use rulecast_node::health_checks::HealthChecks;
 use rulecast_node::http::Pages;
 use rulecast_node::modes::Modes;
+use rulecast_node::only::Only;
 use rulecast_node::run::{Edges, Local, Runner};
 use rulecast_node::source::Source;
 use rulecast_node::source::cluster::Cluster;
@@ -94,6 +95,11 @@ async fn start(options: Options) -> anyhow::Result<()> {
     {
         return Err(error.into());
     }
+    let _only = if options.once {
+        Only::try_take()?.context("another applier serves this node already: stop it first")?
+    } else {
+        Only::take().await?
+    };
     let backend = Modes::new(modes::open);
     let store = match Store::open(&options.state_dir, &options.pool) {
         Ok(store) => Some(store),

@@ -98,10 +98,12 @@ async fn write(api: &Api<DynamicObject>, node: &str, status: &Value) -> Result<(
 fn status(pool: &str, state: &State) -> Value {
     let mut status = json!({
         "pool": pool,
-        "mode": "nftables",
         "version": env!("CARGO_PKG_VERSION"),
         "restored": state.restored,
     });
+    if let Some(mode) = state.mode {
+        status["mode"] = json!(mode.to_string());
+    }
     if let Some(head) = &state.head {
         status["sequence"] = json!(head.sequence);
         status["epoch"] = json!(head.epoch);

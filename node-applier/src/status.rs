@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use rulecast_bundle::{Head, is_next};
+use rulecast_bundle::{Head, Mode, is_next};
 use serde::Serialize;
 
 use crate::metrics::Metrics;
@@ -39,6 +39,8 @@ pub struct Held {
 pub struct State {
     /// The version in force.
     pub head: Option<Head>,
+    /// The proxy mode that is in the kernel.
+    pub mode: Option<Mode>,
     /// When it was applied.
     pub applied_at: Option<SystemTime>,
     /// It was loaded from disk, and the source has not been heard since.

@@ -260,7 +260,12 @@ impl Cluster {
 
     /// What is published.
     pub fn head(&self) -> anyhow::Result<Head> {
-        let bundle = self.bundle()?;
+        self.head_of(POOL)
+    }
+
+    /// What is published for a pool.
+    pub fn head_of(&self, pool: &str) -> anyhow::Result<Head> {
+        let bundle = self.get(&format!("{GROUP}/rulebundles/{pool}"))?;
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         Ok(Head {
             sequence: bundle["spec"]["sequence"].as_u64().context("a sequence")?,

@@ -131,9 +131,18 @@ fn libc_linger() -> nix::libc::linger {
 }
 
 fn once(proto: Proto, to: SocketAddr) -> anyhow::Result<Answer> {
+    attempt(proto, to, CONNECT, ANSWER)
+}
+
+/// Connects once, from a new port, in the namespace of the caller. Silence is what lasts so long.
+pub fn connect_here(proto: Proto, to: SocketAddr, patience: Duration) -> anyhow::Result<Answer> {
+    attempt(proto, to, patience, patience)
+}
+
+fn attempt(proto: Proto, to: SocketAddr, connect: Duration, answer: Duration) -> anyhow::Result<Answer> {
     let text = match proto {
-        Proto::Tcp => tcp(to),
-        Proto::Udp => udp(to),
+        Proto::Tcp => tcp(to, connect, answer),
+        Proto::Udp => udp(to, answer),
     };
     match text {
         Ok(text) => parse(&text).ok_or_else(|| anyhow!("{to} answered {text:?}, which is no pod's answer")),
@@ -146,19 +155,19 @@ fn once(proto: Proto, to: SocketAddr) -> anyhow::Result<Answer> {
     }
 }
 
-fn tcp(to: SocketAddr) -> io::Result<String> {
-    let mut stream = TcpStream::connect_timeout(&to, CONNECT)?;
-    stream.set_read_timeout(Some(ANSWER))?;
+fn tcp(to: SocketAddr, connect: Duration, answer: Duration) -> io::Result<String> {
+    let mut stream = TcpStream::connect_timeout(&to, connect)?;
+    stream.set_read_timeout(Some(answer))?;
     let mut text = String::new();
     stream.read_to_string(&mut text)?;
     Ok(text)
 }
 
-fn udp(to: SocketAddr) -> io::Result<String> {
+fn udp(to: SocketAddr, patience: Duration) -> io::Result<String> {
     let any: IpAddr = if to.is_ipv4() { [0; 4].into() } else { [0; 16].into() };
     let socket = UdpSocket::bind((any, 0))?;
     socket.connect(to)?;
-    socket.set_read_timeout(Some(ANSWER))?;
+    socket.set_read_timeout(Some(patience))?;
     socket.send(b"who?")?;
     let mut answer = [0; 256];
     let length = socket.recv(&mut answer)?;

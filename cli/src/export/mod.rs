@@ -53,7 +53,12 @@ pub(crate) struct Options {
 
 /// Writes the tree. Nothing is written unless everything can be named.
 pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
-    let wanted = Wanted { pool: options.pool.clone(), membership: false, cluster: options.cluster.clone() };
+    let wanted = Wanted {
+        pool: options.pool.clone(),
+        membership: false,
+        mode: None,
+        cluster: options.cluster.clone(),
+    };
     let loaded = side::load_one(&options.from, &wanted, options.strict)?;
     let mut pools = BTreeMap::new();
     for (name, compiled) in &loaded.pools {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use anyhow::{Context as _, ensure};
-use rulecast_bundle::{Bundle, Shape};
+use rulecast_bundle::{Bundle, Mode, Shape};
 use rulecast_controller::objects::Kind;
 use rulecast_controller::source::{Extent, LoadOptions, load_directories};
 use rulecast_controller::world::World;
@@ -89,6 +89,8 @@ pub(crate) struct Wanted {
     pub(crate) pool: Option<String>,
     /// Endpoints and nodes, too.
     pub(crate) membership: bool,
+    /// Another mode than the RulePools'. A cluster's shapes have theirs.
+    pub(crate) mode: Option<Mode>,
     /// Where the cluster is, if one is asked.
     pub(crate) cluster: ClusterArgs,
 }
@@ -106,10 +108,19 @@ pub(crate) fn load(sides: &[&Side], wanted: &Wanted) -> anyhow::Result<Vec<Loade
     for side in sides {
         all.push(match side {
             Side::Directory(path) => {
-                let world = worlds.next().context("a directory is missing")?;
+                let mut world = worlds.next().context("a directory is missing")?;
+                if let Some(mode) = wanted.mode {
+                    world.set_mode(mode);
+                }
                 from_world(&world, path)
             }
-            Side::Cluster(side) => cluster::load(*side, wanted)?,
+            Side::Cluster(side) => {
+                ensure!(
+                    wanted.mode.is_none(),
+                    "--mode is for directories: a shape of the cluster has its mode; export the manifests first"
+                );
+                cluster::load(*side, wanted)?
+            }
         });
     }
     Ok(all)

@@ -105,7 +105,10 @@ fn what_is_missing_is_said() {
     );
     let (code, _, errors) = outcome(&["render", path(&dir), "--pool", "z"]);
     assert!(code == 2 && errors.contains("there is no RulePool z"), "{errors}");
-    let ipvs = directory(&[("p.yaml", &pool("x").replace("spec: {}", "spec: {mode: ipvs}"))]);
-    let (code, text, errors) = outcome(&["render", path(&ipvs)]);
-    assert!(code == 2 && text.is_empty() && errors.contains("mode ipvs"), "{errors}");
+    let iptables = directory(&[("p.yaml", &pool("x").replace("spec: {}", "spec: {mode: iptables}"))]);
+    let text = render(&iptables, &[]);
+    assert!(text.contains("\n# iptables-restore --noflush\n*nat\n:RC-SERVICES - [0:0]\n"), "{text}");
+    // The same nodePortAddresses mean what they mean in that mode.
+    assert_eq!(render(&dir, &["--pool", "x", "--mode", "iptables"]), text);
+    assert_eq!(render(&iptables, &["--mode", "nftables"]), render(&dir, &["--pool", "x"]));
 }

@@ -131,6 +131,8 @@ pub enum DetectLocal {
 /// Which node addresses answer nodePorts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NodePortAddresses {
+    /// What kube-proxy does in the pool's mode: the node's primary addresses with nftables, all of them otherwise.
+    Default,
     /// Every local address but loopback.
     All,
     /// The listed ones.
@@ -175,7 +177,7 @@ impl Default for Options {
             detect_local: DetectLocal::None,
             masquerade_all: false,
             masquerade_bit: 14,
-            node_port_addresses: NodePortAddresses::Only { primary: true, prefixes: Vec::new() },
+            node_port_addresses: NodePortAddresses::Default,
             service_cidrs: BTreeSet::new(),
             allow_external_ips: true,
             settings: Settings::default(),

@@ -49,8 +49,11 @@ fn pods(detect: &DetectLocal, family: Family) -> Pods {
 /// What answers nodePorts: the primary address, and all inside these prefixes; none: every local address. As with kube-proxy,
 /// prefixes of the other family only mean no restriction for this one, and so does a prefix of length 0.
 pub(crate) fn node_port_addresses(options: &Options, family: Family) -> Option<(bool, Vec<Prefix>)> {
-    let NodePortAddresses::Only { primary, prefixes } = &options.node_port_addresses else { return None };
-    let (primary, prefixes) = (*primary, of_family(family, prefixes));
+    let (primary, prefixes) = match &options.node_port_addresses {
+        NodePortAddresses::Default => (options.mode == Mode::Nftables, Vec::new()),
+        NodePortAddresses::All => return None,
+        NodePortAddresses::Only { primary, prefixes } => (*primary, of_family(family, prefixes)),
+    };
     let everything = prefixes.iter().any(|(_, len)| *len == 0) || (prefixes.is_empty() && !primary);
     (!everything).then_some((primary, prefixes))
 }

@@ -164,7 +164,7 @@ fn options(mode: Mode, given: &PoolOptions) -> Result<Options, Wrong> {
         detect_local: detect_local(given)?,
         masquerade_all: given.masquerade_all,
         masquerade_bit: given.masquerade_bit,
-        node_port_addresses: node_port_addresses(mode, &given.node_port_addresses)?,
+        node_port_addresses: node_port_addresses(&given.node_port_addresses)?,
         service_cidrs: prefixes("spec.serviceCIDRs", given.service_cidrs.iter().map(String::as_str))?
             .into_iter()
             .collect(),
@@ -220,10 +220,9 @@ fn interface(field: &str, name: &str) -> Result<String, Wrong> {
     }
 }
 
-fn node_port_addresses(mode: Mode, given: &[String]) -> Result<NodePortAddresses, Wrong> {
+fn node_port_addresses(given: &[String]) -> Result<NodePortAddresses, Wrong> {
     match given {
-        [] if mode != Mode::Nftables => Ok(NodePortAddresses::All),
-        [] => Ok(NodePortAddresses::Only { primary: true, prefixes: Vec::new() }),
+        [] => Ok(NodePortAddresses::Default),
         [word] if word == "primary" => Ok(NodePortAddresses::Only { primary: true, prefixes: Vec::new() }),
         cidrs => {
             let prefixes = prefixes("spec.nodePortAddresses", cidrs.iter().map(String::as_str))?;

@@ -304,7 +304,7 @@ fn pools() {
         options(json!({ "conntrack": { "maxPerCore": 0, "min": 7, "tcpCloseWaitTimeout": "1h" } })).settings;
     assert_eq!((settings.conntrack_max_per_core, settings.conntrack_min), (None, Some(7)));
     assert_eq!((settings.tcp_close_wait_timeout, settings.udp_timeout), (Some(3600), None));
-    assert_eq!(options(json!({ "mode": "iptables" })).node_port_addresses, NodePortAddresses::All);
+    assert_eq!(options(json!({ "mode": "iptables" })).node_port_addresses, NodePortAddresses::Default);
     for (spec, field) in [
         (json!({ "clusterCIDR": "10.0.0.0" }), "spec.clusterCIDR[0]"),
         (json!({ "detectLocalMode": "BridgeInterface" }), "spec.detectLocal.bridgeInterface"),

@@ -25,6 +25,7 @@ pub(crate) fn status(status: &Status) -> String {
             let text =
                 format!("sequence {}{epoch} of {bundle}bundle {}{since}", version.sequence, version.bundle);
             line("in force", &text);
+            line("mode", &version.mode);
             line("digest", &version.digest);
             let published = version.published_shape.as_ref();
             let other = published.map(|shape| format!("; published is {shape}")).unwrap_or_default();

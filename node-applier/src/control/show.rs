@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::Look;
 use crate::backend::BackendError;
 use crate::hold::{Effective, Mask};
-use crate::nftables::text;
+use crate::render::{self, Rules};
 use crate::view::{Records, Target, View};
 
 /// How much there is.
@@ -118,15 +118,15 @@ pub fn service(look: Look<'_>, name: &str) -> Option<Service> {
     (!service.ports.is_empty()).then_some(service)
 }
 
-/// The rules as nft lists them after a start, or those of one Service among the fixed ones; none: it is not in force.
+/// The rules as the mode's tools have them after a start, or those of one Service among the fixed ones; none: it is not in force.
 pub fn rules(
     look: Look<'_>,
     service: Option<&str>,
     node_addrs: &[IpAddr],
-) -> Result<Option<text::Tables>, BackendError> {
+) -> Result<Option<Rules>, BackendError> {
     let none = Mask::default();
     let all = Effective { published: look.published, mask: look.mask().unwrap_or(&none) };
-    let Some(name) = service else { return text::render(look.view, node_addrs).map(Some) };
+    let Some(name) = service else { return render::render(look.view, node_addrs).map(Some) };
     let mut ids = BTreeSet::new();
     groups(look, |id, group| {
         if group.owner == name {
@@ -137,7 +137,7 @@ pub fn rules(
         return Ok(None);
     }
     let view = View::new(look.node, &OneService { all, name, ids });
-    text::render(&view, node_addrs).map(Some)
+    render::render(&view, node_addrs).map(Some)
 }
 
 /// The records of one Service, and those that are no Service's.

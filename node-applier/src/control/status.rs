@@ -48,6 +48,8 @@ pub struct InForce {
     pub bundle: String,
     /// It is of the pool's next shape: the node is in a wave.
     pub next: bool,
+    /// The mode of the rules.
+    pub mode: String,
     /// Its sequence.
     pub sequence: u64,
     /// Its epoch.
@@ -155,6 +157,7 @@ fn in_force(look: Look<'_>) -> Option<InForce> {
     Some(InForce {
         bundle: bundle.to_owned(),
         next: is_next(bundle),
+        mode: mode.to_string(),
         sequence: head.sequence,
         epoch: head.epoch,
         digest: head.digest.clone(),

@@ -3,6 +3,7 @@
 use http_body_util::BodyExt as _;
 
 use super::*;
+use rulecast_bundle::Mode;
 
 async fn get(pages: Pages, path: &str, shared: &Shared) -> (u16, String) {
     let response = answer(pages, path, shared);
@@ -56,7 +57,9 @@ async fn health_has_kube_proxys_fields_and_meaning() {
 #[tokio::test]
 async fn the_metrics_address_serves_what_kube_proxy_serves_there() {
     let shared = Shared::default();
-    assert_eq!(get(Pages::Metrics, "/proxyMode", &shared).await, (200, "nftables".to_owned()));
+    assert_eq!(get(Pages::Metrics, "/proxyMode", &shared).await, (200, "none".to_owned()));
+    shared.lock().0.mode = Some(Mode::Iptables);
+    assert_eq!(get(Pages::Metrics, "/proxyMode", &shared).await, (200, "iptables".to_owned()));
     assert_eq!(get(Pages::Metrics, "/healthz", &shared).await, (200, "ok".to_owned()));
     for pages in [Pages::Metrics, Pages::Health] {
         let (code, page) = get(pages, "/metrics", &shared).await;

@@ -260,6 +260,7 @@ impl<B: Backend> Local<B> {
         {
             let (state, metrics) = &mut *self.shared.lock();
             state.head = self.applier.head().map(|h| Head { delta: String::new(), ..h.clone() });
+            state.mode = view.mode();
             state.set_in_step(self.applier.in_step());
             state.draining = view.fact().draining;
             state.bundle = self.applier.bundle().map(str::to_owned);

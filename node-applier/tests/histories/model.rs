@@ -188,7 +188,8 @@ impl<'w> Model<'w> {
         }
         match &self.world.options().node_port_addresses {
             NodePortAddresses::All => true,
-            NodePortAddresses::Only { primary: true, .. } => {
+            // As the histories' pools are of mode nftables.
+            NodePortAddresses::Default | NodePortAddresses::Only { primary: true, .. } => {
                 let primary = self.node.addrs.iter().find(|a| family(**a) == family(addr));
                 primary.is_none_or(|primary| *primary == addr)
             }

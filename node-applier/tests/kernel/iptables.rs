@@ -9,6 +9,7 @@ use rulecast_node::applier::Applier;
 use rulecast_node::backend::Backend as _;
 use rulecast_node::iptables::{Iptables, Tool, Variant};
 use rulecast_node::modes::{self, Modes};
+use rulecast_node::render::render;
 
 use crate::rig::*;
 
@@ -163,6 +164,30 @@ fn cleaning_up_leaves_what_others_have() {
             assert_eq!(save(word), before);
         });
     }
+}
+
+#[test]
+fn what_is_rendered_is_what_is_written() {
+    in_namespace(|| {
+        let mut controller = Controller::of(Mode::Iptables);
+        let mut applier = applier(Variant::Legacy);
+        controller.compiler.set_service("ns/a", Some(service("172.30.0.1", 63)));
+        controller.compiler.set_slice("ns/a", Some(slice("ns/a", &[(1, true), (2, false)])));
+        controller.compiler.set_service("ns/b", Some(service("172.30.0.2", 3)));
+        deliver(&mut controller, &mut applier);
+        let written = save("legacy");
+        let rules = render(applier.view(), applier.node_addrs()).unwrap();
+        applier.backend_mut().clean_up().unwrap();
+        let text = rules.to_string();
+        let (v4, v6) = text.split_once("# ip6tables-restore --noflush\n").unwrap();
+        for (program, text) in [("iptables-legacy-restore", v4), ("ip6tables-legacy-restore", v6)] {
+            let mut child =
+                Command::new(program).arg("--noflush").stdin(std::process::Stdio::piped()).spawn().unwrap();
+            std::io::Write::write_all(&mut child.stdin.take().unwrap(), text.as_bytes()).unwrap();
+            assert!(child.wait().unwrap().success(), "{program}");
+        }
+        assert_eq!(save("legacy"), written);
+    });
 }
 
 /// At every moment there is one mode that translates; what is tested here is what is left afterwards.

@@ -65,7 +65,10 @@ pub(crate) fn each_keeps_its_contract(world: &mut World) -> anyhow::Result<()> {
         world.set_endpoints("ns/web", &PODS, serve::KEEP);
         world.apply()?;
         let listed = world.node().output("ipvsadm", &["-Sn"])?;
-        ensure!(listed.contains(&format!("-A -t {VIP}:80 -s {scheduler}\n")), "{listed}");
+        let begin = format!("-A -t {VIP}:80 -s {scheduler}");
+        let server = listed.lines().map(str::trim_end).find(|line| line.starts_with(&begin));
+        let fallback = ["sh", "mh"].contains(&scheduler);
+        ensure!(server.is_some_and(|s| s.ends_with("-fallback") == fallback), "{server:?} in {listed}");
         contract(world).with_context(|| format!("scheduler {scheduler}"))?;
     }
     Ok(())

@@ -153,7 +153,9 @@ impl Ipsets {
         self.requests.send_all(&messages, Piece::write, Piece::describe).map_err(|failed| {
             let at = failed.at.map(|at| messages[at].operation);
             match at.map(|at| &operations[at]) {
-                Some(SetOperation::Create(_, kind, _)) if failed.error.errno() == Some(IPSET_ERR_FIND_TYPE) => {
+                Some(SetOperation::Create(_, kind, _))
+                    if failed.error.errno() == Some(IPSET_ERR_FIND_TYPE) =>
+                {
                     let what = format!("ipsets of the type {}", kind.name());
                     Failed { at, error: Error::NoModule { what, module: kind.module() } }
                 }
