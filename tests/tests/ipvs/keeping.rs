@@ -10,7 +10,7 @@ use rulecast_tests::probe::{self, Proto};
 use rulecast_tests::serve;
 
 use crate::schedulers::Kept;
-use crate::world::{VIP, World, at, service};
+use crate::world::{VIP, World, at, service, tcp};
 
 /// A Service whose connections stay open.
 fn serve_kept(world: &mut World, pods: &[&str]) -> anyhow::Result<()> {
@@ -45,7 +45,7 @@ pub(crate) fn a_connection_outlives_its_endpoints_removal(world: &mut World) -> 
     std::thread::sleep(Duration::from_millis(1200));
     world.tick()?;
     ensure!(kept.ask()? == "b1", "the connection ended with its Service");
-    let refused = world.tcp(world.pod("a2"), at(VIP, 80))?;
+    let refused = tcp(world.pod("a2"), at(VIP, 80))?;
     ensure!(refused.pod().is_err(), "{refused:?}");
     Ok(())
 }

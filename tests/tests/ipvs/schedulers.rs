@@ -59,7 +59,7 @@ pub(crate) fn each_keeps_its_contract(world: &mut World) -> anyhow::Result<()> {
     for (scheduler, contract) in CONTRACTS {
         world.clear()?;
         let mut options = world.options.clone();
-        options.ipvs.scheduler = scheduler.to_owned();
+        scheduler.clone_into(&mut options.ipvs.scheduler);
         world.set_options(options)?;
         world.set_service("ns/web", Some(service()));
         world.set_endpoints("ns/web", &PODS, serve::KEEP);
@@ -81,7 +81,9 @@ fn open(world: &World, from: &str, count: usize) -> anyhow::Result<Vec<Kept>> {
 
 fn by_pod(connections: &[Kept]) -> BTreeMap<&str, usize> {
     let mut counts = BTreeMap::new();
-    connections.iter().for_each(|kept| *counts.entry(kept.pod.as_str()).or_default() += 1);
+    for kept in connections {
+        *counts.entry(kept.pod.as_str()).or_default() += 1;
+    }
     counts
 }
 
