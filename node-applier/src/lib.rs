@@ -13,6 +13,7 @@ pub mod health_checks;
 pub mod hold;
 pub mod http;
 pub mod iptables;
+pub mod ipvs;
 pub mod memory;
 pub mod metrics;
 pub mod modes;

@@ -201,7 +201,7 @@ impl<W: Write> Write for Counted<W> {
 
 fn missing(program: &str, error: &io::Error) -> BackendError {
     let message = format!(
-        "mode iptables needs the program {program}, which cannot be run ({error}): install the package iptables where the \
+        "modes iptables and ipvs need the program {program}, which cannot be run ({error}): install the package iptables where the \
          applier runs, or set the RulePool's mode to nftables"
     );
     BackendError::Unsupported { reason: "MissingTool", message }
@@ -224,7 +224,7 @@ fn failed(program: &str, output: &Output) -> BackendError {
         ),
         _ if said.contains("Couldn't load match") || said.contains("Extension") => (
             "MissingModule",
-            ": the kernel lacks a match of iptables (xt_recent, xt_statistic, xt_addrtype, xt_conntrack)",
+            ": the kernel lacks a match of iptables (xt_recent, xt_statistic, xt_addrtype, xt_conntrack, xt_set)",
         ),
         _ => ("KernelRefused", ""),
     };
