@@ -336,7 +336,11 @@ fn write_marked(b: &mut Buffer, mark: u32, scheduler: &str) {
     b.nest(IPVS_CMD_ATTR_SERVICE, |b| {
         b.raw(IPVS_SVC_ATTR_AF, &AF_INET.to_ne_bytes());
         b.raw(IPVS_SVC_ATTR_FWMARK, &mark.to_ne_bytes());
-        write_scheduling(b, true, &Scheduling { scheduler: scheduler.to_owned(), persistence: None, fallback: false });
+        write_scheduling(
+            b,
+            true,
+            &Scheduling { scheduler: scheduler.to_owned(), persistence: None, fallback: false },
+        );
     });
 }
 
