@@ -18,6 +18,10 @@ need setpriv util-linux
 need cc gcc
 need make make
 need git git
+need linux.uml user-mode-linux
+need ipvsadm ipvsadm
+need ipset ipset
+need modprobe kmod
 if [ ${#missing[@]} -gt 0 ]; then
   command -v apt-get >/dev/null || { echo "Missing: install the packages ${missing[*]}." >&2; exit 1; }
   echo "installing ${missing[*]}" >&2
@@ -26,5 +30,15 @@ if [ ${#missing[@]} -gt 0 ]; then
 fi
 command -v cargo >/dev/null || { echo "cargo is missing: install Rust with rustup." >&2; exit 1; }
 rustup component list --installed 2>/dev/null | grep -q clippy || rustup component add clippy rustfmt >&2
+
+# User-mode Linux looks for its modules where every kernel does; its root is this machine's.
+for modules in /usr/lib/uml/modules/*/; do
+  release=$(basename "$modules")
+  if [ ! -e "/lib/modules/$release/modules.dep" ]; then
+    mkdir -p /lib/modules
+    ln -sfn "/usr/lib/uml/modules/$release" "/lib/modules/$release"
+    depmod "$release"
+  fi
+done
 
 tests/peers/build.sh >/dev/null

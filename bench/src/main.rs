@@ -360,6 +360,10 @@ impl Bench {
                 prepared.repeat_node(binary)?;
             }
         }
+        if self.mode != Mode::Nftables {
+            self.progress.step(&format!("{title}: kube-proxy"));
+            prepared.measure_peer()?;
+        }
         Ok(prepared.summarize())
     }
 }

@@ -12,7 +12,7 @@ mod status;
 use tokio::sync::{mpsc, oneshot};
 
 pub use look::{Look, OnDisk};
-pub use server::{is_served, serve};
+pub use server::serve;
 pub use show::{Port, Service, Totals, rules, service, totals};
 pub use status::{Status, status};
 

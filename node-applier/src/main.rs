@@ -1,8 +1,6 @@
 //! The node applier.
 
-use std::path::Path;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use anyhow::Context as _;
 use rulecast_bundle::Mode;
@@ -15,6 +13,7 @@ use rulecast_node::flows::FlowTable;
 use rulecast_node::health_checks::HealthChecks;
 use rulecast_node::http::Pages;
 use rulecast_node::modes::Modes;
+use rulecast_node::only::Only;
 use rulecast_node::run::{Edges, Local, Runner};
 use rulecast_node::source::Source;
 use rulecast_node::source::cluster::Cluster;
@@ -31,8 +30,6 @@ mod ask;
 
 use args::{Command, Options};
 
-/// How often to look whether another applier has ended.
-const NEXT_TURN: Duration = Duration::from_millis(200);
 /// As sysexits' "permission denied".
 const NO_PERMISSION: u8 = 77;
 
@@ -98,9 +95,11 @@ async fn start(options: Options) -> anyhow::Result<()> {
     {
         return Err(error.into());
     }
-    if !options.once {
-        wait_for_turn(&options.state_dir).await;
-    }
+    let _only = if options.once {
+        Only::try_take()?.context("another applier serves this node already: stop it first")?
+    } else {
+        Only::take().await?
+    };
     let backend = Modes::new(modes::open);
     let store = match Store::open(&options.state_dir, &options.pool) {
         Ok(store) => Some(store.unless_superseded(&options.state_dir, &options.pool)),
@@ -134,22 +133,6 @@ async fn start(options: Options) -> anyhow::Result<()> {
     let report = report::run(client, node, options.pool, options.report_interval, shared.clone());
     tokio::spawn(report);
     follow(local, source, asked, options.once).await
-}
-
-/// Waits until no other applier runs on this node, as when it moves to another pool. With two, each would take the other's rules
-/// for a mistake, and what the one that ends first has left would stay.
-async fn wait_for_turn(state_dir: &Path) {
-    if !control::is_served(state_dir) {
-        return;
-    }
-    let socket = state_dir.join(control::SOCKET);
-    warn!(
-        "another applier runs on this node and answers at {}; waiting until it has ended",
-        socket.display()
-    );
-    while control::is_served(state_dir) {
-        tokio::time::sleep(NEXT_TURN).await;
-    }
 }
 
 /// Lets others ask on this node.

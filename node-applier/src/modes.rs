@@ -11,6 +11,7 @@ use tracing::{info, warn};
 
 use crate::backend::{Applied, Backend, BackendError, Verified};
 use crate::iptables::Iptables;
+use crate::ipvs::Ipvs;
 use crate::nftables::Nftables;
 use crate::view::{Touched, View};
 
@@ -28,10 +29,7 @@ pub fn open(mode: Mode) -> Result<Box<dyn Backend>, BackendError> {
     Ok(match mode {
         Mode::Nftables => Box::new(Nftables::open()?),
         Mode::Iptables => Box::new(Iptables::open()),
-        Mode::Ipvs => {
-            let message = format!("this version of the applier does not run mode {mode}");
-            return Err(BackendError::Unsupported { reason: "UnknownMode", message });
-        }
+        Mode::Ipvs => Box::new(Ipvs::open()?),
     })
 }
 

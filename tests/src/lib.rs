@@ -17,4 +17,5 @@ pub mod process;
 pub mod programs;
 pub mod runner;
 pub mod serve;
+pub mod uml;
 pub mod wait;

@@ -1,4 +1,4 @@
-//! Stands in for an API server towards kube-proxy: what it lists and watches, as JSON, and nothing changes.
+//! Stands in for an API server towards kube-proxy: what it lists and watches, as JSON, and the changes that it is told of.
 //!
 //! The subject is the path of packets, not how the rules came to be; a real API server needs minutes to take 10,000
 //! Services.
@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
@@ -17,24 +17,53 @@ use serde_json::{Value, json};
 /// A list as clients get it, by path.
 type Lists = HashMap<&'static str, String>;
 
-/// Serves lists of objects on a loopback address of a namespace, until this program ends; returns where.
-pub(super) fn serve(
+/// A stand-in at work, until this program ends.
+pub(crate) struct Server {
+    /// Where it listens.
+    pub(crate) address: SocketAddr,
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    lists: Lists,
+    /// Connections that watch, with what.
+    watches: Mutex<Vec<(String, TcpStream)>>,
+}
+
+impl Server {
+    /// Tells those who watch a list that one of its objects changed; returns how many there are.
+    pub(crate) fn change(&self, path: &str, object: &Value) -> Result<usize> {
+        let event = json!({ "type": "MODIFIED", "object": object }).to_string() + "\n";
+        let mut told = 0;
+        let mut watches = self.shared.watches.lock().expect("no watch panics");
+        for (_, stream) in watches.iter_mut().filter(|(watched, _)| watched == path) {
+            write!(stream, "{:x}\r\n{event}\r\n", event.len())?;
+            told += 1;
+        }
+        Ok(told)
+    }
+}
+
+/// Serves lists of objects on a loopback address of a namespace.
+pub(crate) fn serve(
     namespace: &Namespace,
     lists: impl IntoIterator<Item = (&'static str, Vec<Value>)>,
-) -> Result<SocketAddr> {
-    let lists = lists.into_iter().map(|(path, items)| (path, list(&items)));
-    let lists: Arc<Lists> = Arc::new(lists.collect());
+) -> Result<Server> {
+    let lists = lists.into_iter().map(|(path, items)| (path, list(&items))).collect();
+    let shared = Arc::new(Shared { lists, watches: Mutex::default() });
+    let serves = Arc::clone(&shared);
     let listener = namespace.run(|| TcpListener::bind("127.0.0.1:0"))??;
     let address = listener.local_addr()?;
     // One thread a connection: kube-proxy has a handful.
     thread::spawn(move || {
         for stream in listener.incoming().map_while(Result::ok) {
-            let lists = lists.clone();
+            let shared = serves.clone();
             // A client that goes away is the client's business.
-            thread::spawn(move || drop(answer_all(&stream, &lists)));
+            thread::spawn(move || drop(answer_all(&stream, &shared)));
         }
     });
-    Ok(address)
+    Ok(Server { address, shared })
 }
 
 fn list(items: &[Value]) -> String {
@@ -45,7 +74,7 @@ fn list(items: &[Value]) -> String {
 }
 
 /// Answers one request after the other.
-fn answer_all(stream: &TcpStream, lists: &Lists) -> io::Result<()> {
+fn answer_all(stream: &TcpStream, shared: &Shared) -> io::Result<()> {
     let mut reader = BufReader::new(stream);
     loop {
         let mut first = String::new();
@@ -64,14 +93,14 @@ fn answer_all(stream: &TcpStream, lists: &Lists) -> io::Result<()> {
         }
         let mut body = Vec::new();
         reader.by_ref().take(length).read_to_end(&mut body)?;
-        answer(stream, &first, &body, lists)?;
+        answer(stream, &first, &body, shared)?;
     }
 }
 
-fn answer(mut stream: &TcpStream, request: &str, body: &[u8], lists: &Lists) -> io::Result<()> {
+fn answer(mut stream: &TcpStream, request: &str, body: &[u8], shared: &Shared) -> io::Result<()> {
     let target = request.split(' ').nth(1).unwrap_or_default();
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
-    let found = lists.get(path);
+    let found = shared.lists.get(path);
     let is = |word: &str| query.split('&').any(|parameter| parameter == word);
     if request.starts_with("POST ") {
         // Events: taken, and forgotten.
@@ -87,7 +116,8 @@ fn answer(mut stream: &TcpStream, request: &str, body: &[u8], lists: &Lists) -> 
             stream.write_all(
                 b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n",
             )?;
-            // Nothing ever changes. This thread ends with the program.
+            shared.watches.lock().expect("no watch panics").push((path.to_owned(), stream.try_clone()?));
+            // Changes are told by others. This thread ends with the program.
             loop {
                 thread::sleep(Duration::from_hours(1));
             }
@@ -119,7 +149,8 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let lists = Lists::from([("/api/v1/nodes", list(&[json!({ "kind": "Node", "apiVersion": "v1" })]))]);
-        thread::spawn(move || answer_all(&listener.accept().unwrap().0, &lists));
+        let shared = Shared { lists, watches: Mutex::default() };
+        thread::spawn(move || answer_all(&listener.accept().unwrap().0, &shared));
         let mut stream = TcpStream::connect(address).unwrap();
         stream.write_all(request.as_bytes()).unwrap();
         stream.shutdown(std::net::Shutdown::Write).unwrap();

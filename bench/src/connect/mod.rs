@@ -4,9 +4,9 @@
 //! connections here, a hundred there: what else the machine does hits both. Nothing waits for connections on the other
 //! side, so what is measured is the kernel's way there and back: two namespaces, one node, and that node's rules.
 
-mod api_server;
+pub(crate) mod api_server;
 mod path;
-mod proxies;
+pub(crate) mod proxies;
 mod table;
 mod trace;
 

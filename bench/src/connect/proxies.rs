@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::io::{BufWriter, Write as _};
 use std::net::SocketAddr;
-use std::path::Path as FilePath;
+use std::path::{Path as FilePath, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -52,8 +52,46 @@ impl Objects {
     }
 }
 
+/// kube-proxy at work, with the objects that it was given.
+pub(crate) struct KubeProxy {
+    path: Path,
+    process: Process,
+    server: api_server::Server,
+}
+
+impl KubeProxy {
+    /// What it says of itself.
+    pub(crate) fn metrics(&self) -> Result<String> {
+        let at = SocketAddr::from(([127, 0, 0, 1], 10_249));
+        Ok(http::get(&self.path.node, at, "/metrics")?.1)
+    }
+
+    /// Tells it of an EndpointSlice that changed.
+    pub(crate) fn change(&self, slice: &Value) -> Result<()> {
+        let told = self.server.change(SLICES, slice)?;
+        ensure!(told > 0, "kube-proxy does not watch EndpointSlices");
+        Ok(())
+    }
+}
+
+const SLICES: &str = "/apis/discovery.k8s.io/v1/endpointslices";
+
 /// Starts kube-proxy in nftables mode and waits until it has written all rules.
 pub(super) fn kube_proxy(cluster: &Cluster, size: Size, prefix: &str, dir: &FilePath) -> Result<Side> {
+    let KubeProxy { path, process, .. } = kube_proxy_in("nftables", cluster, size, prefix, dir)?;
+    let table = trace::Table { family: "ip", name: "kube-proxy" };
+    Ok(Side { name: "kube-proxy", path, table, _process: process })
+}
+
+/// Starts kube-proxy in a mode and waits until it has written all rules. In mode iptables it uses the legacy tools, which take a
+/// fiftieth of the time for that many rules.
+pub(crate) fn kube_proxy_in(
+    mode: &str,
+    cluster: &Cluster,
+    size: Size,
+    prefix: &str,
+    dir: &FilePath,
+) -> Result<KubeProxy> {
     let program = rulecast_tests::control_plane::peers()?.join("kube-proxy");
     let path = Path::new(&format!("{prefix}-kube-proxy"), cluster)?;
     let Objects { services, slices, node } = Objects::new(cluster, size);
@@ -61,7 +99,7 @@ pub(super) fn kube_proxy(cluster: &Cluster, size: Size, prefix: &str, dir: &File
         &path.node,
         [
             ("/api/v1/services", services),
-            ("/apis/discovery.k8s.io/v1/endpointslices", slices),
+            (SLICES, slices),
             ("/api/v1/nodes", vec![node]),
             ("/apis/networking.k8s.io/v1/servicecidrs", vec![served(objects::service_cidr())]),
         ],
@@ -71,19 +109,22 @@ pub(super) fn kube_proxy(cluster: &Cluster, size: Size, prefix: &str, dir: &File
     let context = json!([{ "name": "c", "context": { "cluster": "c", "user": "u" } }]);
     let value = json!({
         "apiVersion": "v1", "kind": "Config", "contexts": context, "current-context": "c",
-        "clusters": [{ "name": "c", "cluster": { "server": format!("http://{server}") } }],
+        "clusters": [{ "name": "c", "cluster": { "server": format!("http://{}", server.address) } }],
         "users": [{ "name": "u", "user": {} }],
     });
     fs::write(&kubeconfig, value.to_string())?;
     let value = json!({
-        "apiVersion": "kubeproxy.config.k8s.io/v1alpha1", "kind": "KubeProxyConfiguration", "mode": "nftables",
+        "apiVersion": "kubeproxy.config.k8s.io/v1alpha1", "kind": "KubeProxyConfiguration", "mode": mode,
         "clientConnection": { "kubeconfig": kubeconfig, "contentType": "application/json" },
         "hostnameOverride": cluster.node_name(0), "clusterCIDR": CLUSTER_CIDR,
         "conntrack": { "maxPerCore": 0, "min": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s" },
     });
     fs::write(&config, value.to_string())?;
     let config = format!("--config={}", config.display());
-    let mut process = Process::new("kube-proxy", &program, &[&config], &dir.join("kube-proxy.log"));
+    let path_of_tools = format!("PATH={}:{}", legacy_tools(dir)?.display(), std::env::var("PATH")?);
+    let args = [path_of_tools.as_str(), &program.display().to_string(), &config];
+    let mut process =
+        Process::new("kube-proxy", FilePath::new("/usr/bin/env"), &args, &dir.join("kube-proxy.log"));
     process.start(&path.node)?;
     wait_for("kube-proxy's rules", FULL_SYNC, || {
         // An end by itself is reported when time is up, which is soon enough for what never happens.
@@ -92,8 +133,29 @@ pub(super) fn kube_proxy(cluster: &Cluster, size: Size, prefix: &str, dir: &File
         Ok(())
     })
     .inspect_err(|_| eprintln!("{}", process.log_tail()))?;
-    let table = trace::Table { family: "ip", name: "kube-proxy" };
-    Ok(Side { name: "kube-proxy", path, table, _process: process })
+    Ok(KubeProxy { path, process, server })
+}
+
+/// A folder in which iptables' programs are those of the legacy variant.
+fn legacy_tools(dir: &FilePath) -> Result<PathBuf> {
+    let folder = dir.join("legacy");
+    fs::create_dir_all(&folder)?;
+    for program in ["iptables", "ip6tables"] {
+        for end in ["", "-save", "-restore"] {
+            let find = |folder: PathBuf| {
+                let at = folder.join(format!("{program}-legacy{end}"));
+                at.exists().then_some(at)
+            };
+            let path = std::env::var_os("PATH").unwrap_or_default();
+            let found = std::env::split_paths(&path).find_map(find);
+            let found = found.context("iptables' legacy variant is missing: install the package iptables")?;
+            let link = folder.join(format!("{program}{end}"));
+            if !link.exists() {
+                std::os::unix::fs::symlink(found, link)?;
+            }
+        }
+    }
+    Ok(folder)
 }
 
 /// Compiles the objects with the real controller, starts the real applier and waits until the rules are in the kernel.

@@ -48,14 +48,19 @@ impl Buffer {
         family: u8,
         resource: u16,
     ) -> usize {
+        let [high, low] = resource.to_be_bytes();
+        self.open_header(kind, flags, seq, &[family, 0, high, low])
+    }
+
+    /// The same for a subsystem with a header of its own behind `struct nlmsghdr`.
+    pub(crate) fn open_header(&mut self, kind: u16, flags: u16, seq: u32, own: &[u8]) -> usize {
         let start = self.bytes.len();
         self.bytes.extend_from_slice(&[0; 4]); // the length, patched by close_message
         self.bytes.extend_from_slice(&kind.to_ne_bytes());
         self.bytes.extend_from_slice(&flags.to_ne_bytes());
         self.bytes.extend_from_slice(&seq.to_ne_bytes());
         self.bytes.extend_from_slice(&[0; 4]); // the port id; the kernel knows the sender
-        self.bytes.extend_from_slice(&[family, 0]);
-        self.bytes.extend_from_slice(&resource.to_be_bytes());
+        self.bytes.extend_from_slice(own);
         start
     }
 
@@ -164,9 +169,14 @@ impl<'a> Message<'a> {
         self.body.get(2..4)?.try_into().ok().map(u16::from_be_bytes)
     }
 
-    /// The attributes after `struct nfgenmsg`.
+    /// The attributes after `struct nfgenmsg`, or after `struct genlmsghdr`, which is as long.
     pub(crate) fn attributes(&self) -> Attributes<'a> {
-        Attributes(self.body.get(NFGENMSG_LEN..).unwrap_or_default())
+        self.attributes_after(NFGENMSG_LEN)
+    }
+
+    /// The attributes after a header of this length.
+    pub(crate) fn attributes_after(&self, header: usize) -> Attributes<'a> {
+        Attributes(self.body.get(header..).unwrap_or_default())
     }
 }
 
@@ -202,6 +212,11 @@ impl<'a> Attributes<'a> {
         self.raw(kind)?.try_into().ok().map(u32::from_be_bytes)
     }
 
+    /// A number of 32 bits in the machine's order.
+    pub(crate) fn host(self, kind: u16) -> Option<u32> {
+        host_u32(self.raw(kind)?, 0)
+    }
+
     /// A string, with or without its NUL.
     pub(crate) fn text(self, kind: u16) -> Option<&'a str> {
         let raw = self.raw(kind)?;
@@ -214,7 +229,7 @@ pub(crate) fn host_u32(bytes: &[u8], at: usize) -> Option<u32> {
     bytes.get(at..at + 4)?.try_into().ok().map(u32::from_ne_bytes)
 }
 
-fn host_u16(bytes: &[u8], at: usize) -> Option<u16> {
+pub(crate) fn host_u16(bytes: &[u8], at: usize) -> Option<u16> {
     bytes.get(at..at + 2)?.try_into().ok().map(u16::from_ne_bytes)
 }
 

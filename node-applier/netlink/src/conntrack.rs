@@ -7,12 +7,13 @@ use rulecast_bundle::nft::Family;
 use rustix::io::Errno;
 use rustix::net::RecvFlags;
 
-use crate::attr::{Buffer, Message, host_u32, messages};
+use crate::attr::{Buffer, messages};
 use crate::connection::Connection;
 use crate::describe::family_word;
 use crate::error::Error;
 use crate::expr::family_number;
 use crate::link::Reply;
+use crate::requests::end_of_dump;
 use crate::uapi::*;
 
 mod flow;
@@ -125,7 +126,7 @@ impl Conntrack {
         while let Some(datagram) = self.connection.link.receive(RecvFlags::empty())? {
             for (_, message) in messages(datagram).filter(|(_, m)| m.seq == seq) {
                 read.complete &= message.flags & NLM_F_DUMP_INTR == 0;
-                match end(&message) {
+                match end_of_dump(&message) {
                     Some(reply) if reply.errno == 0 => return Ok(read),
                     Some(reply) if reply.errno == Errno::INTR.raw_os_error() => {
                         return Ok(Read { complete: false, ..read });
@@ -170,15 +171,6 @@ impl Conntrack {
             None => Err(Error::Lost),
         }
     }
-}
-
-/// The end of a dump, as an error or as `NLMSG_DONE` with an error number of its own; none in between.
-fn end(message: &Message<'_>) -> Option<Reply> {
-    if message.kind != NLMSG_DONE {
-        return Reply::of(message);
-    }
-    let code = host_u32(message.body, 0).unwrap_or(0).cast_signed();
-    Some(Reply { errno: code.checked_neg()?, text: None, offset: None })
 }
 
 fn list(family: Family) -> String {

@@ -4,11 +4,11 @@ use std::io;
 
 use rustix::io::Errno;
 
-/// Why a request to nf_tables or conntrack was not carried out.
+/// Why a request to the kernel was not carried out.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Every message to nfnetlink needs the capability, in the user namespace that owns the network namespace.
-    #[error("CAP_NET_ADMIN is missing: nftables and conntrack cannot be read or changed without it")]
+    #[error("CAP_NET_ADMIN is missing: the kernel's packet rules cannot be read or changed without it")]
     Permission,
     /// No `nf_tables` module, or a kernel without it.
     #[error("this kernel does not offer nf_tables ({0}); is the module nf_tables there?")]
@@ -18,6 +18,20 @@ pub enum Error {
         "this kernel does not show its conntrack entries ({0}); is the module nf_conntrack_netlink there?"
     )]
     NoConntrack(#[source] io::Error),
+    /// No `ip_vs` module, or a kernel without it.
+    #[error("this kernel does not offer IPVS ({0}); is the module ip_vs there?")]
+    NoIpvs(#[source] io::Error),
+    /// No `ip_set` module, or a kernel without it.
+    #[error("this kernel does not offer ipsets ({0}); is the module ip_set there?")]
+    NoIpset(#[source] io::Error),
+    /// The kernel lacks something that a module of its own has.
+    #[error("this kernel does not offer {what}; is the module {module} there?")]
+    NoModule {
+        /// What it was asked for.
+        what: String,
+        /// The module.
+        module: String,
+    },
     /// The kernel refused an operation; nothing was changed.
     #[error("the kernel refused to {operation}: {}{}", errno_text(*errno), kernel_message.as_ref().map(|m| format!(" ({m})")).unwrap_or_default())]
     Refused {

@@ -1,5 +1,6 @@
 //! nf_tables over netlink: encoding, transactions, dumps, notifications. And the little else that a Service proxy asks of
-//! netlink: the UDP entries of conntrack, and whether addresses changed.
+//! netlink: the UDP entries of conntrack, and whether addresses changed; for IPVS its virtual servers ([`ipvs`]), sets of
+//! addresses and ports ([`ipset`]) and a device that holds addresses ([`Device`]).
 //!
 //! A [`Batch`] encodes a transaction as it is put together, with no allocation per element; a [`Connection`] commits it
 //! in one `send` and reads the kernel's state; a [`Monitor`] hears of changes that others make. All of them know the
@@ -38,12 +39,17 @@ mod compare;
 mod connection;
 mod conntrack;
 mod describe;
+mod device;
 mod dump;
 mod error;
 mod expr;
+mod genl;
+pub mod ipset;
+pub mod ipvs;
 mod key;
 mod link;
 mod monitor;
+mod requests;
 mod set;
 mod uapi;
 mod userdata;
@@ -54,10 +60,12 @@ pub use batch::{Batch, Params, Value, Verdict};
 pub use compare::{Content, Expected};
 pub use connection::{Committed, Connection};
 pub use conntrack::{Conntrack, Destinations, Flow, Read};
+pub use device::{AddressOperation, Device};
 pub use dump::Element;
 pub use error::Error;
 pub use key::Key;
 pub use monitor::{Event, Monitor};
+pub use requests::{Failed, Sent};
 pub use set::SetInfo;
 pub use xtables::{TableInfo, table_info};
 

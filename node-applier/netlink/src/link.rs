@@ -1,4 +1,4 @@
-//! A netlink socket to nfnetlink.
+//! A netlink socket.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
@@ -28,12 +28,17 @@ pub(crate) struct Link {
 }
 
 impl Link {
+    /// A socket to nfnetlink.
     pub(crate) fn open() -> Result<Self, Error> {
-        let mut socket =
-            Socket::new(NETLINK_NETFILTER).map_err(|error| match Errno::from_io_error(&error) {
-                Some(Errno::PROTONOSUPPORT | Errno::AFNOSUPPORT) => Error::Unsupported(error),
-                _ => Error::socket("open")(error),
-            })?;
+        Self::open_to(NETLINK_NETFILTER)
+    }
+
+    /// A socket to one of netlink's protocols.
+    pub(crate) fn open_to(protocol: isize) -> Result<Self, Error> {
+        let mut socket = Socket::new(protocol).map_err(|error| match Errno::from_io_error(&error) {
+            Some(Errno::PROTONOSUPPORT | Errno::AFNOSUPPORT) => Error::Unsupported(error),
+            _ => Error::socket("open")(error),
+        })?;
         let port = socket.bind_auto().map_err(Error::socket("bind"))?.port_number();
         // Errors with a text and the place, and without a copy of the message that failed.
         socket.set_ext_ack(true).map_err(Error::socket("ask for extended acknowledgements"))?;

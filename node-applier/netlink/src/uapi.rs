@@ -19,7 +19,9 @@ pub(crate) const NLM_F_CAPPED: u16 = 0x100;
 pub(crate) const NLM_F_ACK_TLVS: u16 = 0x200;
 pub(crate) const NLMSGERR_ATTR_MSG: u16 = 1;
 pub(crate) const NLMSGERR_ATTR_OFFS: u16 = 2;
+pub(crate) const NLM_F_EXCL: u16 = 0x200;
 pub(crate) const NLA_F_NESTED: u16 = 0x8000;
+pub(crate) const NLA_F_NET_BYTEORDER: u16 = 0x4000;
 /// All bits of an attribute's type but `NLA_F_NESTED` and `NLA_F_NET_BYTEORDER`.
 pub(crate) const NLA_TYPE_MASK: u16 = 0x3fff;
 

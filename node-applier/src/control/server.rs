@@ -27,17 +27,11 @@ const MAX_BODY: usize = 4096;
 /// How long a request may take to arrive, and the applier to answer: it may be reading a large bundle.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Whether an applier runs that serves `DIR/applier.sock`, of whatever pool.
-#[must_use]
-pub fn is_served(dir: &Path) -> bool {
-    std::os::unix::net::UnixStream::connect(dir.join(SOCKET)).is_ok()
-}
-
 /// Serves `DIR/applier.sock`, which its owner alone may open, until the process ends. An error when another applier does, or
 /// when it cannot be made.
 pub fn serve(dir: &Path, requests: mpsc::Sender<Request>) -> io::Result<()> {
     let path = dir.join(SOCKET);
-    if is_served(dir) {
+    if std::os::unix::net::UnixStream::connect(&path).is_ok() {
         let message = "another applier answers there";
         return Err(io::Error::new(io::ErrorKind::AddrInUse, message));
     }

@@ -6,7 +6,7 @@ use rulecast_bundle::nft::Family;
 
 use super::flow::{Destinations, Flow, deletions, write_filter};
 use super::*;
-use crate::attr::Attributes;
+use crate::attr::{Attributes, Message};
 
 fn flow(family: Family) -> Flow {
     let (source, dest, endpoint) = match family {
@@ -159,8 +159,9 @@ fn destinations_are_compared_by_address_and_port() {
 
 #[test]
 fn a_dump_ends_with_an_error_number() {
-    let errno =
-        |kind, body: &[u8]| end(&Message { kind, flags: 0, seq: 1, port: 0, body }).map(|reply| reply.errno);
+    let errno = |kind, body: &[u8]| {
+        end_of_dump(&Message { kind, flags: 0, seq: 1, port: 0, body }).map(|reply| reply.errno)
+    };
     assert_eq!(errno(NLMSG_DONE, &[0; 4]), Some(0));
     assert_eq!(errno(NLMSG_DONE, &[]), Some(0));
     assert_eq!(errno(NLMSG_DONE, &(-4_i32).to_ne_bytes()), Some(4));

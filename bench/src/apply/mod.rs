@@ -3,6 +3,8 @@
 //! Everything that a controller does happens in this process; each repetition of the node's part is a process of its own
 //! ([`measure`], the program `rulecast-bench-node`) in a fresh network namespace, so that its memory is a node's.
 
+mod peer;
+
 use std::fs::File;
 use std::io::{BufRead, Write as _};
 use std::path::{Path, PathBuf};
@@ -22,6 +24,7 @@ use crate::cluster::{Cluster, POOL, Size};
 use crate::control::{Control, Kind};
 use crate::memory;
 use crate::report::Row;
+use peer::Peer;
 
 /// Changes that are timed, of each kind.
 const CHANGES: u32 = 20;
@@ -112,6 +115,8 @@ pub struct Prepared {
     heads: Vec<(Kind, Head)>,
     samples: Vec<Sample>,
     node_samples: Vec<NodeSample>,
+    /// kube-proxy's figures, where they are asked for.
+    peer: Option<Peer>,
 }
 
 impl Prepared {
@@ -123,7 +128,16 @@ impl Prepared {
         let kinds = [Kind::Replace, Kind::Count].map(|kind| vec![kind; CHANGES as usize]).concat();
         let heads = kinds.into_iter().map(|kind| (kind, control.publish(kind, 1).head)).collect();
         let node = cluster.node_name(0);
-        Ok(Self { size, mode, node, replica, heads, samples: Vec::new(), node_samples: Vec::new() })
+        Ok(Self {
+            size,
+            mode,
+            node,
+            replica,
+            heads,
+            samples: Vec::new(),
+            node_samples: Vec::new(),
+            peer: None,
+        })
     }
 
     fn stored(&self) -> Result<tempfile::TempDir> {
@@ -154,6 +168,12 @@ impl Prepared {
         let kept = kept.and_then(|replica| replica.head().map(|head| head.sequence));
         ensure!(kept == self.heads.last().map(|(_, h)| h.sequence), "the last version is not on disk");
         self.samples.push(sample);
+        Ok(())
+    }
+
+    /// Measures kube-proxy in iptables mode once.
+    pub fn measure_peer(&mut self) -> Result<()> {
+        self.peer = Some(peer::measure(self.size)?);
         Ok(())
     }
 
@@ -231,6 +251,10 @@ impl Prepared {
         row.full("rss_mb", "resident memory afterwards", &full(|s| s.rss_mb));
         row.full("peak_mb", "peak resident memory", &full(|s| s.peak_mb));
         let node = |f: fn(&NodeSample) -> f64| self.node_samples.iter().map(f).collect::<Vec<_>>();
+        if let Some(peer) = &self.peer {
+            row.full("peer_full_ms", "kube-proxy iptables, by its own metrics: full sync", &[peer.full_ms]);
+            row.change("peer_change_ms", "  sync after one endpoint was replaced", &peer.change_ms);
+        }
         row.full("node_full_ms", "node binary: from its start to the kernel", &node(|s| s.full_ms));
         row.full("node_rss_mb", "node binary: resident memory", &node(|s| s.rss_mb));
         row.full("node_peak_mb", "node binary: peak resident memory", &node(|s| s.peak_mb));
