@@ -102,7 +102,7 @@ async fn start(options: Options) -> anyhow::Result<()> {
     };
     let backend = Modes::new(modes::open);
     let store = match Store::open(&options.state_dir, &options.pool) {
-        Ok(store) => Some(store),
+        Ok(store) => Some(store.unless_superseded(&options.state_dir, &options.pool)),
         Err(error) => {
             warn!(%error, "nothing can be kept on disk: after a restart this node waits for its source; see --state-dir");
             None

@@ -5,6 +5,7 @@
 //! an older version that is whole is used instead.
 
 mod disk;
+mod pools;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -13,6 +14,7 @@ use rulecast_bundle::{
     Bundle, Change, ChunkId, DecodeError, Delta, Head, Refusal, Replica, Way, frame, is_next, next_of,
 };
 use serde::{Deserialize, Serialize};
+use tracing::info;
 
 pub use disk::{Disk, Folder};
 
@@ -30,6 +32,8 @@ pub struct Store {
     disk: Box<dyn Disk>,
     base_size: u64,
     log_size: u64,
+    /// The node has been in another pool since.
+    superseded: Option<String>,
 }
 
 /// Why nothing could be loaded.
@@ -72,7 +76,15 @@ impl Store {
     /// On another disk than a folder's.
     #[must_use]
     pub fn on(disk: impl Disk + 'static) -> Self {
-        Self { disk: Box::new(disk), base_size: 0, log_size: 0 }
+        Self { disk: Box::new(disk), base_size: 0, log_size: 0, superseded: None }
+    }
+
+    /// Nothing is loaded if a version of another pool was kept in `DIR` later: endpoints have changed since, and the kernel has
+    /// that pool's rules until the source answers.
+    #[must_use]
+    pub fn unless_superseded(mut self, dir: &Path, pool: &str) -> Self {
+        self.superseded = pools::newer(dir, pool);
+        self
     }
 
     fn failed(&self, file: &str, source: io::Error) -> StoreError {
@@ -81,6 +93,10 @@ impl Store {
 
     /// Loads the newest version that is whole; none when nothing was ever stored.
     pub fn load(&mut self, pool: &str) -> Result<Option<Replica>, StoreError> {
+        if let Some(other) = &self.superseded {
+            info!("this node was in the pool {other} since; what its disk has of the pool {pool} is too old");
+            return Ok(None);
+        }
         let Some(base) = self.read(BASE)? else { return Ok(None) };
         let log = self.read(LOG)?.unwrap_or_default();
         self.base_size = base.len() as u64;

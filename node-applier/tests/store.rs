@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
@@ -200,4 +201,29 @@ fn a_full_disk_loses_nothing_that_was_kept() {
         assert_eq!(load(dir.path()).unwrap().bundle().root(), roots[7]);
     });
     thread.join().unwrap();
+}
+
+#[test]
+fn what_another_pool_has_kept_since_supersedes_it() {
+    let dir = tempfile::tempdir().unwrap();
+    history(dir.path(), 3).unwrap();
+    let loaded = || {
+        let mut store = Store::open(dir.path(), "p").unwrap().unless_superseded(dir.path(), "p");
+        store.load("p").unwrap().is_some()
+    };
+    assert!(loaded(), "there is no other pool");
+    let base = |pool: &str| dir.path().join(pool).join("base");
+    fs::create_dir(dir.path().join("q")).unwrap();
+    assert!(loaded(), "the other pool has nothing");
+    fs::copy(base("p"), base("q")).unwrap();
+    let kept = fs::metadata(base("p")).unwrap().modified().unwrap();
+    let touch = |time| fs::File::options().append(true).open(base("q")).unwrap().set_modified(time).unwrap();
+    touch(kept - Duration::from_secs(60));
+    assert!(loaded(), "the other pool is the older one");
+    touch(SystemTime::now() + Duration::from_secs(60));
+    assert!(!loaded(), "the node went to the other pool and comes back");
+    // Its own first version is kept whole and counts from then on.
+    touch(kept - Duration::from_secs(60));
+    history(dir.path(), 2).unwrap();
+    assert!(loaded());
 }

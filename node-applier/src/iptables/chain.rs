@@ -13,6 +13,9 @@ use crate::view::{Endpoint, PortId};
 /// What the names of our chains begin with.
 pub(super) const PREFIX: &str = "RC-";
 
+/// What the names of sets of clients begin with.
+pub(super) const CLIENTS: &str = "RC-SEP-";
+
 /// A table of iptables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Table {
@@ -79,7 +82,7 @@ pub(super) enum Chain {
     External(PortId),
     /// Traffic to a VIP with loadBalancerSourceRanges.
     Ranges(Vip),
-    /// Remembers the client of an endpoint.
+    /// Remembers the client of an endpoint, in an ipset of the chain's name.
     Endpoint(PortId, Endpoint),
 }
 

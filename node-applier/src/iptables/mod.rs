@@ -13,6 +13,7 @@ pub mod text;
 mod tool;
 mod watch;
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Instant;
 
@@ -62,13 +63,13 @@ impl Iptables {
         let found =
             Table::ALL.map(|table| Ok((table, Found::read(&tool.save(family, table.name())?, false))));
         let found = found.into_iter().collect::<Result<Vec<_>, BackendError>>()?;
+        tool.make_sets(family, &tables.sets().collect::<Vec<_>>())?;
         tool.restore(family, &mut |out| {
             // What translates first: what it translates is not refused.
             for (table, found) in found.iter().rev() {
                 writeln!(out, "*{}", table.name())?;
                 tables.write(out, *table, view)?;
-                let wanted: std::collections::BTreeSet<String> =
-                    tables.chains(*table).map(|chain| chain.name()).collect();
+                let wanted: BTreeSet<String> = tables.chains(*table).map(|chain| chain.name()).collect();
                 let stale: Vec<&String> =
                     found.chains.keys().filter(|name| !wanted.contains(*name)).collect();
                 stale.iter().try_for_each(|name| declare(out, name))?;
@@ -102,6 +103,14 @@ impl Iptables {
         }
         Ok(())
     }
+}
+
+/// Removes the sets of clients that nothing needs any more.
+fn remove_sets(tool: &dyn Xtables, tables: &[Tables]) -> Result<(), BackendError> {
+    let wanted: BTreeSet<String> = tables.iter().flat_map(Tables::sets).collect();
+    let mut sets = tool.sets()?;
+    sets.retain(|name| name.starts_with(chain::CLIENTS) && !wanted.contains(name));
+    tool.remove_sets(&sets)
 }
 
 fn chosen(tool: &mut Option<Box<dyn Xtables>>) -> Result<&dyn Xtables, BackendError> {
@@ -144,6 +153,7 @@ impl Backend for Iptables {
             }
             self.tables.push(tables);
         }
+        remove_sets(tool, &self.tables)?;
         self.known = true;
         self.watch.written(tool, &self.tables);
         if !std::mem::replace(&mut self.other_is_clean, true) {
@@ -175,11 +185,14 @@ impl Backend for Iptables {
             if step.nat.is_empty() && step.filter.is_empty() {
                 continue;
             }
+            let (come, go) = table::sets(&step.nat);
+            tool.make_sets(tables.family, &come)?;
             applied.add(tool.restore(tables.family, &mut |out| {
                 write_changes(out, Table::Filter, &step.meanwhile)?;
                 write_changes(out, Table::Nat, &step.nat)?;
                 write_changes(out, Table::Filter, &step.filter)
             })?);
+            tool.remove_sets(&go)?;
         }
         self.known = true;
         if applied != Applied::default() {
@@ -216,9 +229,11 @@ impl Backend for Iptables {
         self.known = false;
         let there = [Variant::Legacy, Variant::Nft].map(Tool::of).into_iter().filter(Tool::is_there);
         let mut result = Ok(());
+        let mut last = None;
         for tool in there {
             result = result.and(Self::clean_variant(&tool));
+            last = Some(tool);
         }
-        result
+        result.and(last.map_or(Ok(()), |tool| remove_sets(&tool, &[])))
     }
 }

@@ -100,17 +100,14 @@ impl Rule {
         self.add(format_args!("-m statistic --mode random --probability {whole}.{rest:011}"))
     }
 
-    /// A client that was remembered in this list within so many seconds.
-    pub(super) fn remembered(self, list: &str, seconds: u32, v4: bool) -> Self {
-        let mask = all_bits(v4);
-        self.add(format_args!(
-            "-m recent --rcheck --seconds {seconds} --reap --name {list} --mask {mask} --rsource"
-        ))
+    /// A client that is remembered in this set.
+    pub(super) fn remembered(self, set: &str) -> Self {
+        self.add(format_args!("-m set --match-set {set} src"))
     }
 
-    /// Remembers the client in this list.
-    pub(super) fn remember(self, list: &str, v4: bool) -> Self {
-        self.add(format_args!("-m recent --set --name {list} --mask {} --rsource", all_bits(v4)))
+    /// Remembers the client in this set for so many seconds, from now.
+    pub(super) fn remember(self, set: &str, seconds: u32) -> Self {
+        self.add(format_args!("-j SET --add-set {set} src --exist --timeout {seconds}"))
     }
 
     pub(super) fn jump(self, chain: Chain) -> Self {
@@ -172,10 +169,6 @@ pub(super) fn word(proto: Proto) -> &'static str {
 /// An address as a range of one.
 pub(super) fn host(addr: IpAddr) -> Prefix {
     (addr, if addr.is_ipv4() { 32 } else { 128 })
-}
-
-fn all_bits(v4: bool) -> &'static str {
-    if v4 { "255.255.255.255" } else { "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff" }
 }
 
 #[cfg(test)]

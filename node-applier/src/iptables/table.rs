@@ -69,6 +69,14 @@ impl Below for Of<'_> {
 /// Chains of a table that change: what they are to hold, or that they go.
 pub(super) type Changes = BTreeMap<Chain, Option<Vec<Rule>>>;
 
+/// The sets of clients that changes need, and those that they leave behind.
+pub(super) fn sets(nat: &Changes) -> (Vec<String>, Vec<String>) {
+    let sets = nat.iter().filter(|(chain, _)| matches!(chain, Chain::Endpoint(..)));
+    let (come, go): (Vec<_>, Vec<_>) = sets.partition(|(_, rules)| rules.is_some());
+    let names = |sets: Vec<(&Chain, _)>| sets.into_iter().map(|(chain, _)| chain.name()).collect();
+    (names(come), names(go))
+}
+
 /// What one update changes.
 #[derive(Debug, Default)]
 pub(super) struct Step {
@@ -177,6 +185,11 @@ impl Tables {
             step.meanwhile.clear();
         }
         step
+    }
+
+    /// The sets of clients.
+    pub(super) fn sets(&self) -> impl Iterator<Item = String> {
+        self.chains(Table::Nat).filter(|chain| matches!(chain, Chain::Endpoint(..))).map(|chain| chain.name())
     }
 
     /// All chains of a table.

@@ -18,6 +18,10 @@ pub fn render(out: &mut dyn Write, view: &View, node_addrs: &[IpAddr]) -> io::Re
         }
         writeln!(out, "# {tool} --noflush")?;
         let tables = Tables::of(view, family, node_addrs);
+        for set in tables.sets() {
+            let inet = if family == Family::V4 { "inet" } else { "inet6" };
+            writeln!(out, "# ipset create {set} hash:ip family {inet} hashsize 64 timeout 0")?;
+        }
         for table in Table::ALL.into_iter().rev() {
             writeln!(out, "*{}", table.name())?;
             tables.write(out, table, view)?;

@@ -5,6 +5,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use rulecast_bundle::nft::Family;
+use rulecast_netlink::ipset::{Ipsets, SetOperation};
 use tracing::info;
 
 use crate::backend::BackendError;
@@ -48,6 +49,15 @@ pub trait Xtables {
         family: Family,
         write: &mut dyn FnMut(&mut dyn Write) -> io::Result<()>,
     ) -> Result<Restored, BackendError>;
+
+    /// Makes sets of clients, as far as they are not there. Rules name them, so they come before and go after those.
+    fn make_sets(&self, family: Family, names: &[String]) -> Result<(), BackendError>;
+
+    /// Removes sets of clients.
+    fn remove_sets(&self, names: &[String]) -> Result<(), BackendError>;
+
+    /// The names of all sets.
+    fn sets(&self) -> Result<Vec<String>, BackendError>;
 }
 
 /// The programs of one variant.
@@ -178,6 +188,31 @@ impl Xtables for Tool {
         }
         Ok(Restored { bytes, lines, took: sent.elapsed() })
     }
+
+    fn make_sets(&self, family: Family, names: &[String]) -> Result<(), BackendError> {
+        let make = |name: &String| SetOperation::CreateClients(name.clone(), family);
+        apply(&names.iter().map(make).collect::<Vec<_>>())
+    }
+
+    fn remove_sets(&self, names: &[String]) -> Result<(), BackendError> {
+        apply(&names.iter().cloned().map(SetOperation::Destroy).collect::<Vec<_>>())
+    }
+
+    fn sets(&self) -> Result<Vec<String>, BackendError> {
+        match Ipsets::open() {
+            // A kernel without ipsets has none.
+            Err(rulecast_netlink::Error::NoIpset(_)) => Ok(Vec::new()),
+            opened => Ok(opened?.sets()?.into_iter().map(|set| set.name).collect()),
+        }
+    }
+}
+
+fn apply(operations: &[SetOperation]) -> Result<(), BackendError> {
+    if operations.is_empty() {
+        return Ok(());
+    }
+    Ipsets::open()?.apply(operations).map_err(|failed| failed.error)?;
+    Ok(())
 }
 
 struct Counted<W> {

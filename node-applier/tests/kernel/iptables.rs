@@ -27,7 +27,9 @@ fn run(program: &str, args: &[&str]) -> String {
 
 /// Chains and rules, without counters and comments, in no order of chains.
 fn save(variant: &str) -> Vec<String> {
-    let mut lines = Vec::new();
+    let mut lines: Vec<String> =
+        run("ipset", &["list", "-n"]).lines().map(|set| format!("set {set}")).collect();
+    lines.sort();
     for family in ["iptables", "ip6tables"] {
         for table in ["nat", "filter"] {
             let text = run(&format!("{family}-{variant}-save"), &["-t", table]);
@@ -179,6 +181,9 @@ fn what_is_rendered_is_what_is_written() {
         let rules = render(applier.view(), applier.node_addrs()).unwrap();
         applier.backend_mut().clean_up().unwrap();
         let text = rules.to_string();
+        for line in text.lines().filter_map(|line| line.strip_prefix("# ipset ")) {
+            run("ipset", &line.split(' ').collect::<Vec<_>>());
+        }
         let (v4, v6) = text.split_once("# ip6tables-restore --noflush\n").unwrap();
         for (program, text) in [("iptables-legacy-restore", v4), ("ip6tables-legacy-restore", v6)] {
             let mut child =

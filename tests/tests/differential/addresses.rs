@@ -35,7 +35,7 @@ pub(crate) fn prefixes_choose_addresses(worlds: &mut Worlds) -> anyhow::Result<(
         ("loopback among them", &["127.0.0.0/8", "192.168.50.0/24", "::1/128", "fd00:50::/64"]),
         ("primary", &["primary"]),
     ] {
-        worlds.configure(Config { name, node_port_addresses, ..Config::default() })?;
+        worlds.configure(Config { name, node_port_addresses, ..worlds.base.clone() })?;
         worlds.settle()?;
         let mut probes = Vec::new();
         for service in worlds.services()?.iter().filter(|s| s["metadata"]["name"] == NAME) {
@@ -52,7 +52,7 @@ pub(crate) fn prefixes_choose_addresses(worlds: &mut Worlds) -> anyhow::Result<(
 pub(crate) fn addresses_come_and_go(worlds: &mut Worlds) -> anyhow::Result<()> {
     worlds.clear()?;
     let prefixes = &["192.168.50.0/24", "fd00:50::/64"];
-    worlds.configure(Config { name: "prefixes", node_port_addresses: prefixes, ..Config::default() })?;
+    worlds.configure(Config { name: "prefixes", node_port_addresses: prefixes, ..worlds.base.clone() })?;
     let service = Fixture::new(NAME, "NodePort", NODE_PORT, &json!({}));
     worlds.set(&service.slices(&worlds.peer.network, &["a1", "b1"]))?;
     worlds.settle()?;

@@ -8,9 +8,9 @@ use serde_json::{Value, json};
 /// The pool of rulecast's nodes.
 pub(crate) const POOL: &str = "default";
 
-/// The mode of kube-proxy that rulecast is compared with.
+/// The default mode of rulecast, and the mode of kube-proxy that it is compared with then.
 pub(crate) const NFTABLES: &str = "nftables";
-/// Its older mode.
+/// The older mode of both.
 pub(crate) const IPTABLES: &str = "iptables";
 
 /// What is configured; everything else has its default.
@@ -18,8 +18,12 @@ pub(crate) const IPTABLES: &str = "iptables";
 pub(crate) struct Config {
     /// What reports call it.
     pub(crate) name: &'static str,
-    /// How kube-proxy writes rules; rulecast always does it with nftables.
+    /// How kube-proxy writes rules.
     pub(crate) peer_mode: &'static str,
+    /// How rulecast does.
+    pub(crate) mode: &'static str,
+    /// The variant of iptables in which rulecast's nodes have kubelet's chains: `legacy` or `nft`; none: they have none.
+    pub(crate) hint: Option<&'static str>,
     /// Whether pods are told from others, by the pods' addresses.
     pub(crate) detect_local: bool,
     /// Whether all traffic to cluster IPs is masqueraded.
@@ -33,6 +37,8 @@ impl Default for Config {
         Self {
             name: "base",
             peer_mode: NFTABLES,
+            mode: NFTABLES,
+            hint: None,
             detect_local: true,
             masquerade_all: false,
             node_port_addresses: &[],
@@ -41,6 +47,11 @@ impl Default for Config {
 }
 
 impl Config {
+    /// The same for iptables mode, in both worlds.
+    pub(crate) fn iptables() -> Self {
+        Self { name: "iptables", peer_mode: IPTABLES, mode: IPTABLES, ..Self::default() }
+    }
+
     fn cluster_cidr(&self) -> &'static str {
         if self.detect_local { POD_CIDRS } else { "" }
     }
@@ -67,6 +78,7 @@ impl Config {
     /// As a RulePool's spec.
     pub(crate) fn pool(&self) -> Value {
         json!({
+            "mode": self.mode,
             "clusterCIDR": self.cluster_cidr(),
             "nodePortAddresses": self.node_port_addresses,
             "masqueradeAll": self.masquerade_all,

@@ -1,6 +1,6 @@
 //! Where rulecast differs from kube-proxy on purpose.
 
-use crate::config::IPTABLES;
+use crate::config::{IPTABLES, NFTABLES};
 use crate::outcome::Outcome;
 use crate::probes::{Probe, Source};
 use crate::worlds::Worlds;
@@ -30,11 +30,11 @@ impl Seen<'_> {
     }
 }
 
-/// From kube-proxy's nftables mode: none.
-const ALWAYS: &[Deliberate] = &[];
+/// In nftables mode from kube-proxy's: none.
+const NFTABLES_FROM_NFTABLES: &[Deliberate] = &[];
 
-/// From its iptables mode: rulecast does as the nftables mode does.
-const FROM_IPTABLES: &[Deliberate] = &[
+/// In nftables mode from kube-proxy's iptables mode: rulecast does as kube-proxy's nftables mode does.
+const NFTABLES_FROM_IPTABLES: &[Deliberate] = &[
     Deliberate {
         reason: "nodePorts answer on the primary address only unless the pool says otherwise",
         is: |s| s.at("second address") && s.ours.is("refused"),
@@ -48,15 +48,31 @@ const FROM_IPTABLES: &[Deliberate] = &[
         is: |s| s.at("clusterIP at a port it has not") && s.ours.is("refused"),
     },
     Deliberate {
+        reason: "source ranges are looked at before it is known that there are no endpoints",
+        is: |s| s.at("load balancer address") && s.peer.is("refused") && s.ours.is("no answer"),
+    },
+];
+
+/// In iptables mode from kube-proxy's.
+const IPTABLES_FROM_IPTABLES: &[Deliberate] = &[Deliberate {
+    reason: "nodePorts without local endpoints are dropped only at addresses that answer nodePorts; [::1] does in neither",
+    is: |s| {
+        s.at("nodePort of loopback")
+            && s.probe.target.to.is_ipv6()
+            && s.peer.is("no answer")
+            && s.ours.is("refused")
+    },
+}];
+
+/// In either mode from kube-proxy's iptables mode, where that can be bettered.
+const FROM_IPTABLES: &[Deliberate] = &[
+    Deliberate {
         reason: "a node is refused, too, by what has no endpoints; the packet does not leave it untranslated",
         is: |s| {
             let from_node = matches!(s.probe.source, Source::Node(_));
-            from_node && s.at_external_address() && s.peer.is("no answer") && s.ours.is("refused")
+            let left = s.peer.is("no answer") || s.peer.is("unreachable");
+            from_node && s.at_external_address() && left && s.ours.is("refused")
         },
-    },
-    Deliberate {
-        reason: "source ranges are looked at before it is known that there are no endpoints",
-        is: |s| s.at("load balancer address") && s.peer.is("refused") && s.ours.is("no answer"),
     },
     Deliberate {
         reason: "source ranges hold for an address that is an externalIP, too",
@@ -73,6 +89,10 @@ const FROM_IPTABLES: &[Deliberate] = &[
 /// Why a difference is meant to be; nothing if it is not.
 pub(crate) fn reason(worlds: &Worlds, probe: &Probe, peer: &Outcome, ours: &Outcome) -> Option<&'static str> {
     let seen = Seen { probe, peer, ours };
-    let more = if worlds.config.peer_mode == IPTABLES { FROM_IPTABLES } else { &[] };
-    ALWAYS.iter().chain(more).find(|d| (d.is)(&seen)).map(|d| d.reason)
+    let lists = match (worlds.config.mode, worlds.config.peer_mode) {
+        (NFTABLES, NFTABLES) => [NFTABLES_FROM_NFTABLES, &[]],
+        (NFTABLES, IPTABLES) => [NFTABLES_FROM_IPTABLES, FROM_IPTABLES],
+        _ => [IPTABLES_FROM_IPTABLES, FROM_IPTABLES],
+    };
+    lists.into_iter().flatten().find(|d| (d.is)(&seen)).map(|d| d.reason)
 }

@@ -22,11 +22,21 @@ const ROUNDS: usize = 4;
 const SEED: &str = "RULECAST_SEED";
 
 pub(crate) fn end_alike(worlds: &mut Worlds) -> anyhow::Result<()> {
+    run(worlds, TIME)
+}
+
+/// One history only.
+pub(crate) fn one_ends_alike(worlds: &mut Worlds) -> anyhow::Result<()> {
+    run(worlds, Duration::ZERO)
+}
+
+/// At least one, and more until that time has passed.
+fn run(worlds: &mut Worlds, time: Duration) -> anyhow::Result<()> {
     worlds.clear()?;
     let given = std::env::var(SEED).ok().map(|text| text.parse::<u64>().context(SEED)).transpose()?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
     let mut seed = given.unwrap_or(now % 1_000_000 * 1000);
-    let end = Instant::now() + TIME;
+    let end = Instant::now() + time;
     let mut histories = 0;
     while histories == 0 || (given.is_none() && Instant::now() < end) {
         history(worlds, seed).with_context(|| format!("with {SEED}={seed}"))?;

@@ -1,4 +1,5 @@
-//! The same objects and the same packets through the real kube-proxy (nftables mode) and through rulecast, side by side:
+//! The same objects and the same packets through the real kube-proxy and through rulecast, side by side, in nftables mode and in
+//! iptables mode:
 //! `cargo test -p rulecast-tests --test differential [-- NAME...]`.
 //!
 //! One API server serves two worlds whose nodes, pods and clients have the same addresses; in one the nodes run kube-proxy, in
@@ -29,6 +30,7 @@ mod flows;
 mod generator;
 mod health;
 mod histories;
+mod iptables;
 mod matrix;
 mod outcome;
 mod probes;
@@ -74,6 +76,25 @@ const SCENARIOS: &[Scenario<Worlds>] = scenarios![
     health::ports_answer_in_both_families,
     health::nodes_that_go_say_so,
     histories::end_alike,
+    iptables::base,
+    iptables::no_local_detector,
+    iptables::masquerade_all,
+    iptables::masquerade_all_and_no_local_detector,
+    iptables::the_variant_is_kubelets,
+    iptables::shares_are_even,
+    iptables::the_same_sctp_addresses_are_served,
+    iptables::endpoints_come_and_go,
+    iptables::types_change,
+    iptables::ports_change,
+    iptables::a_flow_waits_for_its_service,
+    iptables::clients_stay_until_their_endpoint_goes,
+    iptables::all_addresses_share_the_clients,
+    iptables::clients_are_forgotten_in_time,
+    iptables::a_node_has_the_address_it_serves,
+    iptables::health_ports_answer_alike,
+    iptables::histories_end_alike,
+    iptables::prefixes_choose_addresses,
+    iptables::addresses_come_and_go,
 ];
 
 fn main() -> ExitCode {

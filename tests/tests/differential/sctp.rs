@@ -7,6 +7,7 @@ use rulecast_tests::nft;
 use rulecast_tests::wait::{PATIENCE, wait_for};
 use serde_json::json;
 
+use crate::config::NFTABLES;
 use crate::fixture::{Fixture, vips};
 use crate::world::World;
 use crate::worlds::Worlds;
@@ -39,7 +40,7 @@ pub(crate) fn the_same_addresses_are_served(worlds: &mut Worlds) -> anyhow::Resu
     for world in worlds.both() {
         let what = format!("the SCTP entries of {}", world.proxy);
         wait_for(&what, PATIENCE, || {
-            let seen = keys(world)?;
+            let seen = if worlds.config.mode == NFTABLES { keys(world) } else { matches(world) }?;
             ensure!(seen == wanted, "{seen:?} instead of {wanted:?}");
             Ok(())
         })?;
@@ -67,4 +68,26 @@ fn keys(world: &World) -> anyhow::Result<BTreeSet<String>> {
         }
     }
     Ok(keys)
+}
+
+/// What rules of both families match, in whichever variant of iptables: addresses and ports, in the words of [`keys`].
+fn matches(world: &World) -> anyhow::Result<BTreeSet<String>> {
+    let mut found = BTreeSet::new();
+    for program in ["iptables-legacy", "iptables-nft", "ip6tables-legacy", "ip6tables-nft"] {
+        let saved = world.network.nodes[0].namespace.output(&format!("{program}-save"), &["-t", "nat"])?;
+        for rule in saved.lines().filter(|line| line.contains(" -p sctp ")) {
+            let words: Vec<&str> = rule.split(' ').collect();
+            let after = |option: &str| {
+                words.iter().position(|w| *w == option).and_then(|at| words.get(at + 1)).copied()
+            };
+            // A port alone is a nodePort; ranges of ports only lead to their chains.
+            let Some(port) = after("--dport").filter(|port| !port.contains(':')) else { continue };
+            // kube-proxy counts what is sent to nodePorts at loopback addresses.
+            let addr = after("-d")
+                .filter(|addr| !addr.starts_with("127."))
+                .map(|addr| addr.split('/').next().unwrap_or(addr));
+            found.insert(addr.map_or_else(|| format!("sctp {port}"), |addr| format!("{addr} sctp {port}")));
+        }
+    }
+    Ok(found)
 }

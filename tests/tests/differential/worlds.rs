@@ -38,6 +38,8 @@ pub(crate) struct Worlds {
     pub(crate) hub: Namespace,
     /// What is in force.
     pub(crate) config: Config,
+    /// What [`Worlds::clear`] goes back to.
+    pub(crate) base: Config,
     /// Whether the fixtures are there.
     pub(crate) fixtures: bool,
     /// How often [`Worlds::settle`] has been called.
@@ -81,7 +83,7 @@ fn knows_range(node: &Namespace, family: &str) -> anyhow::Result<bool> {
 impl Worlds {
     /// Starts everything.
     pub(crate) fn start() -> anyhow::Result<Self> {
-        namespace::require(&["ip", "nft", "iptables"])?;
+        namespace::require(&["ip", "nft", "iptables", "iptables-legacy", "iptables-nft"])?;
         let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
         setrlimit(Resource::RLIMIT_NOFILE, FILES.min(most), most)
             .context("raising the limit of open files")?;
@@ -123,6 +125,7 @@ impl Worlds {
             peer.proxies.push(Process::new(&name, &peers.join("kube-proxy"), &args, Path::new(&log)));
         }
         let config = Config::default();
+        let base = config.clone();
         let mut this = Self {
             peer,
             ours,
@@ -131,6 +134,7 @@ impl Worlds {
             kubectl,
             hub,
             config,
+            base,
             fixtures: false,
             settled: 0,
             dir,
@@ -164,23 +168,55 @@ impl Worlds {
 
     /// Gives both worlds another configuration.
     pub(crate) fn configure(&mut self, config: Config) -> anyhow::Result<()> {
-        for (process, node) in self.peer.proxies.iter_mut().zip(&self.peer.network.nodes) {
-            if process.is_running()? {
-                process.terminate()?;
-                node.namespace.output("nft", &["flush", "ruleset"])?;
-            }
-        }
         let kubeconfig = self.control_plane.kubeconfig();
-        fs::write(self.dir.path().join("kube-proxy.json"), config.kube_proxy(&kubeconfig).to_string())?;
+        let peers = config.kube_proxy(&kubeconfig).to_string();
+        let path = self.dir.path().join("kube-proxy.json");
+        let is_same = fs::read_to_string(&path).is_ok_and(|before| before == peers);
+        if !is_same {
+            self.stop_peers()?;
+            fs::write(&path, &peers)?;
+        }
+        self.hint(config.hint)?;
         let pool = json!({
             "apiVersion": "rulecast.dev/v1alpha1", "kind": "RulePool", "metadata": { "name": POOL },
             "spec": config.pool(),
         });
         self.apply(&[pool])?;
         for (process, node) in self.peer.proxies.iter_mut().zip(&self.peer.network.nodes) {
-            start_peer(process, &node.namespace, config.peer_mode)?;
+            if !process.is_running()? {
+                start_peer(process, &node.namespace, config.peer_mode)?;
+            }
         }
         self.config = config;
+        Ok(())
+    }
+
+    fn stop_peers(&mut self) -> anyhow::Result<()> {
+        for (process, node) in self.peer.proxies.iter_mut().zip(&self.peer.network.nodes) {
+            if process.is_running()? {
+                process.terminate()?;
+                node.namespace.output("nft", &["flush", "ruleset"])?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives rulecast's nodes kubelet's chains in another variant of iptables, and their appliers a new start: like kube-proxy
+    /// they look for them once.
+    fn hint(&mut self, variant: Option<&str>) -> anyhow::Result<()> {
+        if self.config.hint == variant {
+            return Ok(());
+        }
+        for (applier, node) in self.ours.proxies.iter_mut().zip(&self.ours.network.nodes) {
+            let chain = |variant: &str, verb: &str| {
+                let args = ["-w", "-t", "mangle", verb, "KUBE-IPTABLES-HINT"];
+                node.namespace.output(&format!("iptables-{variant}"), &args)
+            };
+            applier.terminate()?;
+            self.config.hint.map(|before| chain(before, "-X")).transpose()?;
+            variant.map(|now| chain(now, "-N")).transpose()?;
+            applier.start(&node.namespace)?;
+        }
         Ok(())
     }
 

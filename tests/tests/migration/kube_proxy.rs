@@ -12,7 +12,7 @@ use rulecast_tests::process::Process;
 use rulecast_tests::wait::{PATIENCE, wait_for};
 use serde_json::json;
 
-use crate::site::Site;
+use crate::site::{NFTABLES, Site};
 use crate::who::Proxy;
 
 /// How it writes rules.
@@ -111,7 +111,9 @@ impl Site {
         fs::write(&pool, printed)?;
         self.cluster.kubectl(&["apply", "--server-side", "--force-conflicts", "-f", &pool])?;
         wait_for("the pool to be published in its new mode", PATIENCE, || {
-            let mode = &self.cluster.bundle()?["spec"]["mode"];
+            let bundle = self.cluster.bundle()?;
+            // The default is left out.
+            let mode = bundle["spec"]["mode"].as_str().unwrap_or(NFTABLES);
             ensure!(mode == ours, "{mode}");
             Ok(())
         })

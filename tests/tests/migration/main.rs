@@ -35,6 +35,7 @@ const SCENARIOS: &[Scenario<Site>] = &[
         "pools::a_node_moves_to_a_pool_of_another_mode_and_back",
         pools::a_node_moves_to_a_pool_of_another_mode_and_back,
     ),
+    ("pools::old_rules_of_a_pool_do_not_come_back", pools::old_rules_of_a_pool_do_not_come_back),
     ("pools::two_appliers_at_once", pools::two_appliers_at_once),
     ("commands::of_the_page_are_taken", commands::of_the_page_are_taken),
 ];

@@ -1,13 +1,17 @@
 //! A node moves to another pool.
 
+use std::time::Duration;
+
 use anyhow::ensure;
 use rulecast_tests::cluster::POOL;
-use rulecast_tests::wait::{PATIENCE, wait_for};
+use rulecast_tests::objects::ready;
+use rulecast_tests::probe::{self, Proto};
+use rulecast_tests::wait::{PATIENCE, holds_for, wait_for};
 use serde_json::json;
 
 use crate::kube_proxy::Mode;
 use crate::modes::only;
-use crate::site::{IPTABLES, NFTABLES, Site};
+use crate::site::{ENDPOINTS, IPTABLES, NFTABLES, Site};
 use crate::take_over::changes_are_followed;
 use crate::traffic::Traffic;
 
@@ -31,6 +35,41 @@ pub(crate) fn a_node_moves_to_a_pool_of_another_mode_and_back(site: &mut Site) -
     traffic.end(2)
 }
 
+/// What the disk has of a pool that the node has left is out of date, and its next applier does not begin with it, not even while
+/// the API server is away: the rules of the other pool are better.
+pub(crate) fn old_rules_of_a_pool_do_not_come_back(site: &mut Site) -> anyhow::Result<()> {
+    start(site)?;
+    site.stop_applier()?;
+    site.start_applier(OTHER)?;
+    let (gone, others) = ENDPOINTS.split_last().expect("there are some");
+    let left: Vec<_> = others.iter().map(|pod| ready(pod)).collect();
+    site.cluster.set_endpoints("moving", 8080, &left)?;
+    let pods = |site: &Site| {
+        probe::pods(&site.network().pod("a3").namespace, Proto::Tcp, site.services.moving.cluster[0], 40)
+    };
+    wait_for("the endpoint to leave", PATIENCE, || {
+        let seen = pods(site)?;
+        ensure!(!seen.contains(*gone), "{seen:?}");
+        Ok(())
+    })?;
+    site.wait_until_in_force(OTHER)?;
+    site.stop_applier()?;
+    site.cluster.control_plane.kill_api_server(&site.network().hub)?;
+    let mut back = site.new_applier(POOL)?;
+    back.start(site.namespace())?;
+    let held = holds_for("the endpoint that left stays away", Duration::from_secs(2), || {
+        let seen = pods(site)?;
+        ensure!(!seen.contains(*gone), "{seen:?}");
+        Ok(())
+    });
+    site.cluster.control_plane.start_api_server(&site.network().hub)?;
+    held?;
+    site.applier = Some(back);
+    site.wait_until_in_force(POOL)?;
+    only(NFTABLES, site.namespace())?;
+    changes_are_followed(site)
+}
+
 /// What should not be: the next applier is started while the last one still runs. It waits.
 pub(crate) fn two_appliers_at_once(site: &mut Site) -> anyhow::Result<()> {
     start(site)?;
@@ -38,7 +77,7 @@ pub(crate) fn two_appliers_at_once(site: &mut Site) -> anyhow::Result<()> {
     traffic.step("a second applier is started");
     let mut second = site.new_applier(OTHER)?;
     second.start(site.namespace())?;
-    std::thread::sleep(std::time::Duration::from_secs(2));
+    std::thread::sleep(Duration::from_secs(2));
     ensure!(second.is_running()?, "it waits");
     traffic.step("the first one is stopped");
     site.stop_applier()?;

@@ -102,6 +102,9 @@ impl Entry {
 pub enum SetOperation {
     /// Makes a set for addresses of this family. One of the same name and type is left as it is.
     Create(String, SetType, Family),
+    /// Makes a set for addresses that packets add and that time out, small as long as they are few. One of the same name and
+    /// type is left as it is.
+    CreateClients(String, Family),
     /// Adds entries; those that are there are left as they are (without `NLM_F_EXCL` that is no error).
     Add(String, Vec<Entry>),
     /// Removes entries; those that are not there are passed over.
@@ -153,6 +156,12 @@ impl Ipsets {
         self.requests.send_all(&messages, Piece::write, Piece::describe).map_err(|failed| {
             let at = failed.at.map(|at| messages[at].operation);
             match at.map(|at| &operations[at]) {
+                Some(SetOperation::CreateClients(..))
+                    if failed.error.errno() == Some(IPSET_ERR_FIND_TYPE) =>
+                {
+                    let what = "ipsets of the type hash:ip".to_owned();
+                    Failed { at, error: Error::NoModule { what, module: SetType::Ip.module() } }
+                }
                 Some(SetOperation::Create(_, kind, _))
                     if failed.error.errno() == Some(IPSET_ERR_FIND_TYPE) =>
                 {
@@ -236,6 +245,11 @@ impl Piece<'_> {
                     write_create(b, name, *kind, *family);
                 });
             }
+            What::Whole(SetOperation::CreateClients(name, family)) => {
+                message(b, IPSET_CMD_CREATE, flags, seq, family_number(*family), |b| {
+                    write_create_clients(b, name, *family);
+                });
+            }
             What::Whole(SetOperation::Flush(name)) => {
                 message(b, IPSET_CMD_FLUSH, flags, seq, 0, |b| b.text(IPSET_ATTR_SETNAME, name));
             }
@@ -257,6 +271,7 @@ impl Piece<'_> {
             What::Whole(SetOperation::Create(name, kind, _)) => {
                 format!("make the ipset {name} of the type {}", kind.name())
             }
+            What::Whole(SetOperation::CreateClients(name, _)) => format!("make the ipset {name} for clients"),
             What::Whole(SetOperation::Flush(name)) => format!("empty the ipset {name}"),
             What::Whole(
                 SetOperation::Destroy(name) | SetOperation::Add(name, _) | SetOperation::Remove(name, _),
@@ -302,6 +317,24 @@ fn write_create(b: &mut Buffer, name: &str, kind: SetType, family: Family) {
     b.nest(IPSET_ATTR_DATA, |b| {
         order(b, IPSET_ATTR_HASHSIZE, &1024_u32.to_be_bytes());
         order(b, IPSET_ATTR_MAXELEM, &MAX_ENTRIES.to_be_bytes());
+    });
+}
+
+/// The fewest buckets (`IPSET_MIMINAL_HASHSIZE`): there may be thousands of such sets, and they grow.
+const FEW: u32 = 64;
+/// The most clients of one set: the kernel's own default.
+const CLIENTS: u32 = 1 << 16;
+
+/// Entries time out when they were added with a timeout, so the set's own is 0: never.
+fn write_create_clients(b: &mut Buffer, name: &str, family: Family) {
+    b.text(IPSET_ATTR_SETNAME, name);
+    b.text(IPSET_ATTR_TYPENAME, SetType::Ip.name());
+    b.raw(IPSET_ATTR_REVISION, &[SetType::Ip.revision()]);
+    b.raw(IPSET_ATTR_FAMILY, &[family_number(family)]);
+    b.nest(IPSET_ATTR_DATA, |b| {
+        order(b, IPSET_ATTR_HASHSIZE, &FEW.to_be_bytes());
+        order(b, IPSET_ATTR_MAXELEM, &CLIENTS.to_be_bytes());
+        order(b, IPSET_ATTR_TIMEOUT, &0_u32.to_be_bytes());
     });
 }
 

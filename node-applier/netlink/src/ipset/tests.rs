@@ -50,6 +50,24 @@ fn a_set_is_made_with_its_type_family_and_size() {
 
 #[cfg(target_endian = "little")]
 #[test]
+fn a_set_of_clients_is_small_and_lets_them_time_out() {
+    let body = [
+        &[12, 0, 3, 0][..],
+        b"hash:ip\0",
+        &[5, 0, 4, 0, 0, 0, 0, 0],
+        &[5, 0, 5, 0, 10, 0, 0, 0],
+        &[28, 0, 7, 0x80],
+        &[8, 0, 18, 0x40, 0, 0, 0, 64],
+        &[8, 0, 19, 0x40, 0, 1, 0, 0],
+        &[8, 0, 6, 0x40, 0, 0, 0, 0],
+    ]
+    .concat();
+    let create = SetOperation::CreateClients(name(), Family::V6);
+    assert_eq!(bytes(&create), [head(88 + 8, 2, 10), body].concat());
+}
+
+#[cfg(target_endian = "little")]
+#[test]
 fn entries_are_told_part_by_part() {
     let entry = Entry::port(ip("10.96.0.1"), 6, 80);
     let port = [&[6, 0, 4, 0x40, 0, 80, 0, 0][..], &[5, 0, 7, 0, 6, 0, 0, 0]].concat();

@@ -28,6 +28,7 @@ pub(super) const IPSET_ATTR_LINENO: u16 = 9;
 pub(super) const IPSET_ATTR_IP: u16 = 1;
 pub(super) const IPSET_ATTR_PORT: u16 = 4;
 pub(super) const IPSET_ATTR_PROTO: u16 = 7;
+pub(super) const IPSET_ATTR_TIMEOUT: u16 = 6;
 pub(super) const IPSET_ATTR_HASHSIZE: u16 = 18;
 pub(super) const IPSET_ATTR_MAXELEM: u16 = 19;
 pub(super) const IPSET_ATTR_ELEMENTS: u16 = 24;
