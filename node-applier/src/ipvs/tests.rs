@@ -1,4 +1,5 @@
-//! What is pure: the planner, and the rules.
+//! What is pure: the planner, the rules, and what becomes of a view.
 
 mod planner;
 mod rules;
+mod text;
