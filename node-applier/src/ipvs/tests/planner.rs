@@ -11,7 +11,7 @@ use rulecast_netlink::ipvs::{Destination, VirtualServer};
 use super::super::plan::{Plan, Touched, plan};
 use super::super::sets::{Set, entry};
 use super::super::share::{Frontend, Share, Source};
-use super::super::state::{State, Step, UDP, passes_over};
+use super::super::state::{State, Step, UDP};
 use super::super::wanted::Wanted;
 
 /// The kernel as its sources describe it: what is not there cannot be changed, and what is there cannot be made.
@@ -126,7 +126,7 @@ fn holds(kernel: &Kernel, before: &Wanted, after: &Wanted) -> Result<(), TestCas
             let at = server(n, udp);
             let (Some(old), Some(new)) = (before.frontend(&at), after.frontend(&at)) else { continue };
             let usable = kernel.usable(&at);
-            if kernel.schedulers.get(&at).is_some_and(|scheduler| !passes_over(scheduler)) {
+            if kernel.schedulers.get(&at).is_some_and(|scheduler| scheduler == "dh") {
                 let quiet = kernel.servers[&at].values().filter(|weight| **weight == 0).count();
                 prop_assert_eq!(quiet, 0, "{} gives connections to destinations that take none", at);
             }
