@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::backend::BackendError;
 use crate::view::View;
-use crate::{iptables, nftables};
+use crate::{iptables, ipvs, nftables};
 
 /// The rules of a node, as a start of the applier writes them where there are none.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -35,10 +35,7 @@ pub fn render(view: &View, node_addrs: &[IpAddr]) -> Result<Rules, BackendError>
             iptables::text::render(&mut text, view, node_addrs).expect("memory takes it");
             String::from_utf8_lossy(&text).into_owned()
         }
-        Mode::Ipvs => {
-            let message = "this version does not know mode ipvs".to_owned();
-            return Err(BackendError::Unsupported { reason: "UnknownMode", message });
-        }
+        Mode::Ipvs => ipvs::text::render(view, node_addrs),
     };
     Ok(Rules::Lines { mode, lines: text.lines().map(ToOwned::to_owned).collect() })
 }

@@ -23,7 +23,7 @@ const KERNEL: &str = "linux.uml";
 /// Where the package has the modules; `tests/prepare.sh` links them to where modprobe looks.
 const MODULES: &str = "/usr/lib/uml/modules";
 /// Everything is slower inside by a factor of three to ten, and the machine may be busy.
-const LIMIT: Duration = Duration::from_secs(600);
+const LIMIT: Duration = Duration::from_mins(10);
 /// The argument by which the program knows that it runs inside.
 const INSIDE: &str = "--inside";
 /// What the console shows before and after what the program prints.
@@ -38,6 +38,7 @@ pub fn is_inside() -> bool {
 
 /// Boots user-mode Linux, loads modules and runs this program in it with the same arguments; its outcome is this one's.
 /// `first` are modules that must be there.
+#[must_use]
 pub fn boot(first: &[&str]) -> ExitCode {
     match try_boot(first) {
         Ok(true) => ExitCode::SUCCESS,
@@ -130,7 +131,7 @@ fn script(modules: &[&str]) -> anyhow::Result<String> {
 pub fn inside(tests: impl FnOnce() -> ExitCode) -> ExitCode {
     println!("{BEGIN}");
     let code = tests();
-    let number = if code == ExitCode::SUCCESS { 0 } else { 1 };
+    let number = u8::from(code != ExitCode::SUCCESS);
     println!("{END}{number}");
     // Returns only when it fails; then the kernel panics, as its first process ends.
     let _failed = reboot(RebootMode::RB_POWER_OFF);

@@ -8,7 +8,7 @@ use rulecast_netlink::ipvs::VirtualServer;
 /// A destination that has no connection to wait for goes this soon.
 const FIRST: Duration = Duration::from_secs(1);
 /// Then they are looked at once in this time, as with kube-proxy.
-pub(super) const AGAIN: Duration = Duration::from_secs(60);
+pub(super) const AGAIN: Duration = Duration::from_mins(1);
 
 /// Virtual servers with destinations that wait for their connections to end.
 #[derive(Debug, Default)]

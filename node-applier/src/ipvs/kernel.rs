@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use rulecast_bundle::nft::Family;
 use rulecast_bundle::prefix_contains;
-use rulecast_netlink::ipset::{Entry, Ipsets, SetOperation};
+use rulecast_netlink::ipset::{Entry, Ipsets, SetHeader, SetOperation};
 use rulecast_netlink::ipvs::{self, DestinationState, Operation, VirtualServer};
 use rulecast_netlink::{AddressOperation, Device, Error, Failed, Sent};
 
@@ -113,8 +113,7 @@ impl Kernel {
         let services = self.ipvs.services()?;
         let sets = self.sets.sets()?;
         let ours = names().into_iter().map(|(set, family, name)| {
-            let found = sets.iter().find(|header| header.name == name);
-            (set, family, found.map(|header| header.entries))
+            (set, family, sets.iter().find(|header| header.name == name).cloned())
         });
         Ok(Look { services, sets: ours.collect(), addrs: self.device.addresses()? })
     }
@@ -148,8 +147,8 @@ impl Kernel {
 /// See [`Kernel::look`].
 pub(super) struct Look {
     pub(super) services: Vec<(VirtualServer, ipvs::Scheduling)>,
-    /// Of each set of ours, how many entries it has; the outer none: it is not there, the inner: the kernel does not tell.
-    pub(super) sets: Vec<(Set, Family, Option<Option<u32>>)>,
+    /// Each set of ours; none: it is not there.
+    pub(super) sets: Vec<(Set, Family, Option<SetHeader>)>,
     pub(super) addrs: Vec<IpAddr>,
 }
 

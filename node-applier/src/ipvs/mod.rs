@@ -6,10 +6,12 @@
 //! survive it, and so do those of kube-proxy in IPVS mode, whose virtual servers it takes over.
 
 mod drain;
+mod filter;
 mod kernel;
 mod plan;
 mod rules;
 mod sets;
+mod share;
 mod state;
 mod sysctls;
 pub mod text;
@@ -30,13 +32,14 @@ use rulecast_netlink::ipvs::{Timeouts, VirtualServer};
 use tracing::warn;
 
 use crate::backend::{Applied, Backend, BackendError, Verified};
-use crate::iptables::{Tool, Variant, Xtables};
 use crate::view::{Touched, View};
 use drain::Drain;
+use filter::PacketFilter;
 use kernel::{Kernel, excluded};
 use plan::{Plan, plan};
+use share::{Own, Source};
 use state::{State, Step};
-use wanted::{Own, Source, Wanted};
+use wanted::Wanted;
 
 /// The device that has the VIPs: what is on it is none of the node's own addresses. It is there as long as something of this
 /// mode is.
@@ -52,13 +55,10 @@ const LOOK_AT_RULES: Duration = Duration::from_secs(30);
 pub struct Ipvs {
     /// None before the first rebuild.
     kernel: Option<Kernel>,
-    /// Chosen when rules are written first.
-    tool: Option<Tool>,
+    filter: PacketFilter,
     state: State,
     wanted: Wanted,
     drain: Drain,
-    /// The rules of each family that is served.
-    rules: Vec<(Family, Vec<rules::Table>)>,
     /// Virtual servers in these ranges are other people's.
     exclude: Vec<(IpAddr, u8)>,
     /// What the kernel holds is known. Not after a step that failed, until the next rebuild.
@@ -72,11 +72,10 @@ impl Ipvs {
     pub fn open() -> Result<Self, BackendError> {
         Ok(Self {
             kernel: None,
-            tool: None,
+            filter: PacketFilter::default(),
             state: State::default(),
             wanted: Wanted::empty(""),
             drain: Drain::default(),
-            rules: Vec::new(),
             exclude: Vec::new(),
             known: false,
             next_look: Instant::now(),
@@ -91,17 +90,9 @@ impl Ipvs {
         }
     }
 
-    fn tool(&mut self) -> Result<Tool, BackendError> {
-        let tool = self.tool.map_or_else(Tool::choose, Ok)?;
-        self.tool = Some(tool);
-        Ok(tool)
-    }
-
     /// All that can be missing is looked for before anything that serves is touched.
     fn prepare(&mut self, families: &[Served<'_>]) -> Result<Vec<(Family, String)>, BackendError> {
-        let tool = self.tool()?;
-        let served = families.iter().map(|served| Ok((served.family, save(&tool, served.family)?)));
-        let saved = served.collect::<Result<Vec<_>, BackendError>>()?;
+        let saved = self.filter.save(families.iter().map(|served| served.family))?;
         let kernel = self.kernel()?;
         let schedulers: BTreeSet<&str> = families.iter().map(|f| f.ipvs.scheduler.as_str()).collect();
         for scheduler in schedulers {
@@ -167,31 +158,6 @@ impl Ipvs {
         Ok(())
     }
 
-    fn write_rules(&mut self, saved: &[(Family, String)]) -> Result<(), BackendError> {
-        let tool = self.tool()?;
-        for ((family, tables), (_, there)) in self.rules.iter().zip(saved) {
-            restore(&tool, *family, &rules::restore(tables, there))?;
-        }
-        Ok(())
-    }
-
-    /// Removes the rules, also what an earlier run left in the other variant of iptables.
-    fn remove_rules(&mut self) -> Result<(), BackendError> {
-        let tool = self.tool()?;
-        let other = match tool.variant() {
-            Variant::Legacy => Tool::of(Variant::Nft),
-            Variant::Nft => Tool::of(Variant::Legacy),
-        };
-        for family in [Family::V4, Family::V6].into_iter().filter(|f| *f == Family::V4 || has_ipv6()) {
-            restore(&tool, family, &rules::removal(&save(&tool, family)?))?;
-            if let Some(there) = Some(other).filter(Tool::is_there).and_then(|tool| save(&tool, family).ok())
-            {
-                restore(&other, family, &rules::removal(&there))?;
-            }
-        }
-        Ok(())
-    }
-
     fn look(&mut self) -> Result<Option<String>, BackendError> {
         let now = Instant::now();
         if self.kernel.is_none() || now < self.next_look {
@@ -200,35 +166,17 @@ impl Ipvs {
         let servers = u32::try_from(self.state.servers.len()).unwrap_or(u32::MAX);
         self.next_look = now + LOOK + LOOK_EACH * servers;
         let look = self.kernel()?.look()?;
-        if let Some(what) = verify::first_difference(&self.state, &look, &self.exclude, &self.rules) {
+        if let Some(what) =
+            verify::first_difference(&self.state, &look, &self.exclude, self.filter.families())
+        {
             return Ok(Some(what));
         }
         if now < self.next_look_at_rules {
             return Ok(None);
         }
         self.next_look_at_rules = now + LOOK_AT_RULES;
-        let mut found = None;
-        let tool = self.tool()?;
-        for (family, tables) in &self.rules {
-            rules::differences(tables, &save(&tool, *family)?, |what| {
-                found.get_or_insert(what);
-            });
-        }
-        Ok(found)
+        self.filter.first_difference()
     }
-}
-
-/// What iptables-save prints of the tables that have rules of ours.
-fn save(tool: &Tool, family: Family) -> Result<String, BackendError> {
-    let saved = rules::CHAINS.iter().map(|(table, _)| tool.save(family, table));
-    saved.collect()
-}
-
-fn restore(tool: &Tool, family: Family, text: &str) -> Result<(), BackendError> {
-    if !text.is_empty() {
-        tool.restore(family, &mut |out| out.write_all(text.as_bytes()))?;
-    }
-    Ok(())
 }
 
 /// A family that is served.
@@ -265,14 +213,15 @@ impl Backend for Ipvs {
         let foreign = |at: &VirtualServer| excluded(&exclude, at) && wanted.frontend(at).is_none();
         let state = self.kernel()?.read(foreign)?;
         let table = |f: &Served<'_>| (f.family, rules::tables(f.family, f.options, &view.fact().pod_cidrs));
-        self.rules = families.iter().map(table).collect();
         // Before the rest: they ask sets, which are there, and what is in them stays right meanwhile.
-        self.write_rules(&saved)?;
+        self.filter.write(families.iter().map(table).collect(), &saved)?;
         (self.state, self.wanted, self.exclude) = (state, wanted, exclude);
         self.drain.clear();
         let draining = self.state.servers.iter().filter(|(_, server)| server.drains());
         let draining: Vec<VirtualServer> = draining.map(|(at, _)| *at).collect();
-        draining.into_iter().for_each(|at| self.drain.begin(at, Instant::now()));
+        for at in draining {
+            self.drain.begin(at, Instant::now());
+        }
         let touched = plan::Touched::everything(&self.state, &self.wanted);
         let plan = plan(&self.state, &self.wanted, &touched);
         let applied = self.carry_out(&plan)?;
@@ -292,7 +241,7 @@ impl Backend for Ipvs {
         if !self.known {
             return Err(BackendError::Rules("what the kernel holds is not known any more".to_owned()));
         }
-        let served: Vec<Family> = self.rules.iter().map(|(family, _)| *family).collect();
+        let served: Vec<Family> = self.filter.families().collect();
         let mut sources: BTreeSet<Source> = touched.targets.iter().map(Source::of).collect();
         sources.extend(touched.added.iter().chain(&touched.removed).filter_map(Source::of_element));
         if touched.fact && self.wanted.set_own(Own::new(view, node_addrs)) {
@@ -330,11 +279,11 @@ impl Backend for Ipvs {
         if self.kernel.is_none() && Device::open(DEVICE)?.is_none() {
             return Ok(());
         }
-        self.remove_rules()?;
+        self.filter.remove()?;
         self.kernel()?;
         let kernel = self.kernel.take().expect("opened above");
         self.known = false;
-        (self.rules, self.wanted) = (Vec::new(), Wanted::empty(""));
+        self.wanted = Wanted::empty("");
         self.drain.clear();
         kernel.clean_up(&std::mem::take(&mut self.state))
     }

@@ -142,51 +142,51 @@ impl Layout<'_> {
 /// What `iptables-restore --noflush` takes to make our chains as they should be: in one step for each table. `there` is what
 /// iptables-save prints: only jumps that are missing are inserted.
 pub(super) fn restore(tables: &[Table], there: &str) -> String {
-    let mut text = String::new();
+    let mut text = Vec::new();
     for table in tables {
-        text += &format!("*{}\n", table.name);
-        for (chain, _) in &table.chains {
-            text += &format!(":{chain} - [0:0]\n");
-        }
+        text.push(format!("*{}", table.name));
+        text.extend(table.chains.iter().map(|(chain, _)| format!(":{chain} - [0:0]")));
         for (chain, rules) in &table.chains {
-            rules.iter().for_each(|rule| text += &format!("-A {chain} {rule}\n"));
+            text.extend(rules.iter().map(|rule| format!("-A {chain} {rule}")));
         }
         for jump in table.jumps.iter().rev() {
             if !lines(there, table.name).any(|line| line.strip_prefix("-A ") == Some(jump)) {
                 let (chain, rule) = jump.split_once(' ').unwrap_or((jump, ""));
-                text += &format!("-I {chain} 1 {rule}\n");
+                text.push(format!("-I {chain} 1 {rule}"));
             }
         }
-        text += "COMMIT\n";
+        text.push("COMMIT".to_owned());
     }
-    text
+    joined(&text)
 }
 
 /// What it takes to remove what is there of ours.
 pub(super) fn removal(there: &str) -> String {
-    let mut text = String::new();
+    let mut text = Vec::new();
     for (table, chains) in CHAINS {
-        let ours: Vec<&str> = chains
-            .iter()
-            .copied()
-            .filter(|chain| lines(there, table).any(|l| l.starts_with(&format!(":{chain} "))))
-            .collect();
+        let is_there = |chain: &&str| lines(there, table).any(|l| l.starts_with(&format!(":{chain} ")));
+        let ours: Vec<&str> = chains.iter().copied().filter(is_there).collect();
         if ours.is_empty() {
             continue;
         }
-        text += &format!("*{table}\n");
+        text.push(format!("*{table}"));
         // Of a chain that is named, restoring empties it.
-        ours.iter().for_each(|chain| text += &format!(":{chain} - [0:0]\n"));
+        text.extend(ours.iter().map(|chain| format!(":{chain} - [0:0]")));
         for line in lines(there, table).filter_map(|line| line.strip_prefix("-A ")) {
             let own = chains.iter().any(|chain| line.starts_with(&format!("{chain} ")));
             if !own && chains.iter().any(|chain| line.ends_with(&format!("-j {chain}"))) {
-                text += &format!("-D {line}\n");
+                text.push(format!("-D {line}"));
             }
         }
-        ours.iter().for_each(|chain| text += &format!("-X {chain}\n"));
-        text += "COMMIT\n";
+        text.extend(ours.iter().map(|chain| format!("-X {chain}")));
+        text.push("COMMIT".to_owned());
     }
-    text
+    joined(&text)
+}
+
+/// Lines, each with its end.
+fn joined(lines: &[String]) -> String {
+    lines.iter().flat_map(|line| [line.as_str(), "\n"]).collect()
 }
 
 /// The lines of one table in what iptables-save prints.

@@ -29,6 +29,7 @@ pub fn render(view: &View, node_addrs: &[IpAddr]) -> String {
     let mut state = State::default();
     let all = plan(&state, &wanted, &plan::Touched::everything(&state, &wanted));
     state.apply(&all.make);
+    state.apply(&all.remove);
     let mut text = String::from("# ipvsadm -Sn\n");
     text += &servers(&state);
     for family in served {

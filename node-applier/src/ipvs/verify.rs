@@ -10,7 +10,7 @@ use rulecast_bundle::nft::Family;
 use super::kernel::{Look, excluded};
 use super::sets::family;
 use super::state::State;
-use super::{DEVICE, Ipvs, rules, save, text};
+use super::{DEVICE, Ipvs, text};
 use crate::backend::{BackendError, Verified};
 
 /// Compares everything.
@@ -32,15 +32,7 @@ pub(super) fn verify(ipvs: &mut Ipvs) -> Result<Verified, BackendError> {
     for addr in found.addrs.difference(&ipvs.state.addrs).collect::<BTreeSet<_>>() {
         verified.differs(|| format!("device {DEVICE}, address {addr}: not ours"));
     }
-    let tool = ipvs.tool()?;
-    for (family, tables) in &ipvs.rules {
-        let saved = save(&tool, *family)?;
-        let word = if *family == Family::V4 { "iptables" } else { "ip6tables" };
-        let (chains, rules) =
-            rules::differences(tables, &saved, |what| verified.differs(|| format!("{word}, {what}")));
-        verified.chains += chains;
-        verified.rules += rules;
-    }
+    ipvs.filter.verify(&mut verified)?;
     Ok(verified)
 }
 
@@ -103,7 +95,7 @@ pub(super) fn first_difference(
     state: &State,
     look: &Look,
     exclude: &[(IpAddr, u8)],
-    served: &[(Family, Vec<rules::Table>)],
+    served: impl Iterator<Item = Family>,
 ) -> Option<String> {
     let gone = |what: &dyn Display| format!("{what} is gone");
     let mut there = 0;
@@ -129,14 +121,12 @@ pub(super) fn first_difference(
     if let Some(addr) = state.addrs.iter().find(|addr| !found.contains(addr)) {
         return Some(gone(&format!("address {addr} of {DEVICE}")));
     }
-    for (set, of, header) in &look.sets {
+    let served: Vec<Family> = served.collect();
+    for (set, of, header) in look.sets.iter().filter(|(_, family, _)| served.contains(family)) {
         let name = set.name(*of);
-        if !served.iter().any(|(family, _)| family == of) {
-            continue;
-        }
-        let Some(entries) = header else { return Some(gone(&format!("ipset {name}"))) };
+        let Some(header) = header else { return Some(gone(&format!("ipset {name}"))) };
         let wanted = state.entries.iter().filter(|(s, e)| s == set && family(e.addr) == *of).count();
-        if entries.is_some_and(|entries| entries as usize != wanted) {
+        if header.entries.is_some_and(|entries| entries as usize != wanted) {
             return Some(format!("ipset {name} was changed"));
         }
     }

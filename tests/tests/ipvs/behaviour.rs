@@ -4,7 +4,7 @@ use anyhow::{Context as _, ensure};
 use rulecast_compiler::model::Service;
 use rulecast_tests::probe::{self, Answer, Proto};
 
-use crate::world::{VIP, VIP6, World, at, service};
+use crate::world::{VIP, VIP6, World, at, service, tcp};
 
 pub(crate) fn cluster_ips_answer_over_tcp_and_udp(world: &mut World) -> anyhow::Result<()> {
     world.serve(service(), &["a1", "b1"])?;
@@ -17,10 +17,10 @@ pub(crate) fn cluster_ips_answer_over_tcp_and_udp(world: &mut World) -> anyhow::
             }
         }
     }
-    let peer = world.tcp(world.pod("a2"), at(VIP, 80))?.peer()?;
+    let peer = tcp(world.pod("a2"), at(VIP, 80))?.peer()?;
     ensure!(peer == world.network.pod("a2").v4, "a pod's address is kept: {peer}");
     // From outside the cluster the answer has to come back through this node.
-    let peer = world.tcp(world.client(), at(VIP, 80))?.peer()?;
+    let peer = tcp(world.client(), at(VIP, 80))?.peer()?;
     ensure!(peer != world.network.client.v4, "masqueraded: {peer}");
     Ok(())
 }
@@ -28,7 +28,7 @@ pub(crate) fn cluster_ips_answer_over_tcp_and_udp(world: &mut World) -> anyhow::
 pub(crate) fn a_pod_reaches_itself_through_its_service(world: &mut World) -> anyhow::Result<()> {
     world.serve(service(), &["a1"])?;
     for vip in [VIP, VIP6] {
-        let answer = world.tcp(world.pod("a1"), at(vip, 80))?;
+        let answer = tcp(world.pod("a1"), at(vip, 80))?;
         ensure!(answer.pod()? == "a1", "{answer:?}");
         let pod = world.network.pod("a1");
         ensure!(![pod.v4, pod.v6].contains(&answer.peer()?), "masqueraded: {answer:?}");
@@ -48,7 +48,7 @@ pub(crate) fn without_endpoints_it_is_refused(world: &mut World) -> anyhow::Resu
     }
     // The first endpoint needs nothing but itself, in either family and at each frontend: the VIP and the node's addresses.
     let applied = world.serve(service(), &["b1"])?;
-    ensure!(world.tcp(world.pod("a1"), at(VIP, 80))?.pod()? == "b1", "no answer");
+    ensure!(tcp(world.pod("a1"), at(VIP, 80))?.pod()? == "b1", "no answer");
     ensure!(applied.messages <= 2 * 2 * 4, "{applied:?}");
     Ok(())
 }
@@ -60,7 +60,7 @@ pub(crate) fn policy_local_inside_drops_where_there_is_none(world: &mut World) -
     ensure!(seen.iter().eq(["a1"]), "{seen:?}");
     world.serve(local, &["b1"])?;
     for from in [world.pod("a2"), world.node()] {
-        let answer = world.tcp(from, at(VIP, 80))?;
+        let answer = tcp(from, at(VIP, 80))?;
         ensure!(answer == Answer::Silence, "from {}: {answer:?}", from.name());
     }
     Ok(())
@@ -73,7 +73,7 @@ pub(crate) fn clients_stick_to_their_endpoint(world: &mut World) -> anyhow::Resu
         ensure!(seen.len() == 1, "from {}: {seen:?}", from.name());
     }
     // The endpoint goes: the client gets another one, and stays there.
-    let first = world.tcp(world.pod("a2"), at(VIP, 80))?.pod()?.to_owned();
+    let first = tcp(world.pod("a2"), at(VIP, 80))?.pod()?.to_owned();
     let others: Vec<&str> = ["a1", "b1", "b2"].into_iter().filter(|pod| *pod != first).collect();
     world.serve(Service { affinity: Some(600), ..service() }, &others)?;
     let seen = probe::pods(world.pod("a2"), Proto::Tcp, at(VIP, 80), 6)?;
@@ -85,11 +85,11 @@ pub(crate) fn ports_that_are_not_served_are_refused(world: &mut World) -> anyhow
     world.serve(service(), &["a1"])?;
     // Something of the node's own that listens on all addresses is not reached by a VIP.
     let _listener = world.node().run(|| std::net::TcpListener::bind("[::]:22"))??;
-    let own = world.tcp(world.pod("a1"), std::net::SocketAddr::new(world.network.nodes[0].v4, 22));
+    let own = tcp(world.pod("a1"), std::net::SocketAddr::new(world.network.nodes[0].v4, 22));
     ensure!(!matches!(own, Ok(Answer::Refused)), "the node itself listens: {own:?}");
     for vip in [VIP, VIP6] {
         for from in [world.pod("a1"), world.node()] {
-            let answer = world.tcp(from, at(vip, 22))?;
+            let answer = tcp(from, at(vip, 22))?;
             ensure!(answer == Answer::Refused, "{vip} from {}: {answer:?}", from.name());
         }
     }

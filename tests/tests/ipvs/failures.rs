@@ -5,13 +5,13 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use rulecast_node::backend::BackendError;
 
-use crate::world::{VIP, World, at, ip, service};
+use crate::world::{VIP, World, at, ip, service, tcp};
 
 pub(crate) fn a_missing_scheduler_keeps_what_is_there(world: &mut World) -> anyhow::Result<()> {
     world.serve(service(), &["a1", "b1"])?;
     let before = world.node().output("ipvsadm", &["-Sn"])?;
     let mut options = world.options.clone();
-    options.ipvs.scheduler = "twos".to_owned();
+    "twos".clone_into(&mut options.ipvs.scheduler);
     let error = world.try_options(options.clone())?.err().context("there is no such scheduler")?;
     ensure!(
         matches!(error, BackendError::Unsupported { .. }) && error.reason() == "UnknownScheduler",
@@ -19,11 +19,11 @@ pub(crate) fn a_missing_scheduler_keeps_what_is_there(world: &mut World) -> anyh
     );
     ensure!(error.to_string().contains("ip_vs_twos"), "{error}");
     ensure!(world.node().output("ipvsadm", &["-Sn"])? == before, "something changed");
-    ensure!(world.tcp(world.pod("a2"), at(VIP, 80))?.pod().is_ok(), "it does not answer any more");
+    ensure!(tcp(world.pod("a2"), at(VIP, 80))?.pod().is_ok(), "it does not answer any more");
     // With a word that is right, all goes on.
-    options.ipvs.scheduler = "wrr".to_owned();
+    "wrr".clone_into(&mut options.ipvs.scheduler);
     world.set_options(options)?;
-    ensure!(world.tcp(world.pod("a2"), at(VIP, 80))?.pod().is_ok(), "it does not answer with wrr");
+    ensure!(tcp(world.pod("a2"), at(VIP, 80))?.pod().is_ok(), "it does not answer with wrr");
     Ok(())
 }
 
@@ -53,7 +53,7 @@ pub(crate) fn what_others_remove_comes_back(world: &mut World) -> anyhow::Result
         let what = notice(world)?;
         ensure!(what.contains(word), "{tool} {args:?}: {what}");
         world.rebuild()??;
-        ensure!(world.tcp(world.pod("a2"), at(VIP, 80))?.pod().is_ok(), "{what}: not repaired");
+        ensure!(tcp(world.pod("a2"), at(VIP, 80))?.pod().is_ok(), "{what}: not repaired");
     }
     Ok(())
 }

@@ -1,16 +1,19 @@
 //! What must not be lost while rules change.
 
-use std::net::UdpSocket;
+use std::fs::File;
+use std::net::{TcpStream, UdpSocket};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow, ensure};
+use nix::sched::{CloneFlags, setns};
 use rulecast_node::ipvs::Ipvs;
 use rulecast_tests::probe::{self, Proto};
 use rulecast_tests::serve;
 
 use crate::schedulers::Kept;
-use crate::world::{VIP, World, at, service};
+use crate::world::{VIP, World, at, service, tcp};
 
 /// A Service whose connections stay open.
 fn serve_kept(world: &mut World, pods: &[&str]) -> anyhow::Result<()> {
@@ -45,7 +48,7 @@ pub(crate) fn a_connection_outlives_its_endpoints_removal(world: &mut World) -> 
     std::thread::sleep(Duration::from_millis(1200));
     world.tick()?;
     ensure!(kept.ask()? == "b1", "the connection ended with its Service");
-    let refused = world.tcp(world.pod("a2"), at(VIP, 80))?;
+    let refused = tcp(world.pod("a2"), at(VIP, 80))?;
     ensure!(refused.pod().is_err(), "{refused:?}");
     Ok(())
 }
@@ -71,41 +74,49 @@ pub(crate) fn udp_flows_move_at_once(world: &mut World) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Connects again and again; returns how many took so long that a packet must have been sent twice. In a busy machine some do,
+/// and a first packet that is repeated just when its endpoint leaves goes to another one.
+fn connect_until(end: &AtomicBool, made: &AtomicUsize) -> anyhow::Result<usize> {
+    let mut slow = 0;
+    while !end.load(Ordering::Relaxed) {
+        let start = Instant::now();
+        let stream = TcpStream::connect_timeout(&at(VIP, 80), Duration::from_secs(20));
+        stream.with_context(|| format!("connection {}", made.load(Ordering::Relaxed)))?;
+        slow += usize::from(start.elapsed() > Duration::from_millis(900));
+        made.fetch_add(1, Ordering::Relaxed);
+    }
+    Ok(slow)
+}
+
 pub(crate) fn fifty_updates_refuse_nobody(world: &mut World) -> anyhow::Result<()> {
     const SETS: [&[&str]; 4] = [&["a1"], &["b1", "b2"], &["b2"], &["a1", "b1"]];
     world.serve(service(), SETS[0])?;
     let (end, made) = (AtomicBool::new(false), AtomicUsize::new(0));
-    let client = world.network.pod("a2").namespace.name().to_owned();
-    std::thread::scope(|scope| -> anyhow::Result<()> {
-        let network = std::path::PathBuf::from("/run/netns").join(&client);
-        let connecting = scope.spawn(|| -> anyhow::Result<()> {
-            let namespace = std::fs::File::open(network)?;
-            nix::sched::setns(&namespace, nix::sched::CloneFlags::CLONE_NEWNET)?;
-            while !end.load(Ordering::Relaxed) {
-                let stream = std::net::TcpStream::connect_timeout(&at(VIP, 80), Duration::from_secs(3));
-                stream.with_context(|| format!("connection {}", made.load(Ordering::Relaxed)))?;
-                made.fetch_add(1, Ordering::Relaxed);
-            }
-            Ok(())
+    let client = PathBuf::from("/run/netns").join(world.pod("a2").name());
+    let slow = std::thread::scope(|scope| -> anyhow::Result<usize> {
+        let connecting = scope.spawn(|| {
+            setns(File::open(client)?, CloneFlags::CLONE_NEWNET)?;
+            connect_until(&end, &made)
         });
         let mut result = Ok(());
         for round in 1..=50 {
             let before = made.load(Ordering::Relaxed);
             result = world.serve(service(), SETS[round % SETS.len()]).map(drop);
-            let patience = Instant::now() + Duration::from_secs(4);
-            while result.is_ok() && made.load(Ordering::Relaxed) < before + 4 && Instant::now() < patience {
-                std::thread::yield_now();
+            let patience = Instant::now() + Duration::from_secs(5);
+            while made.load(Ordering::Relaxed) < before + 4 && Instant::now() < patience {
+                std::thread::sleep(Duration::from_millis(1));
             }
             if result.is_err() || connecting.is_finished() {
                 break;
             }
         }
         end.store(true, Ordering::Relaxed);
-        connecting.join().map_err(|_| anyhow!("the client panicked"))??;
-        result
+        let slow = connecting.join().map_err(|_| anyhow!("the client panicked"))??;
+        result.map(|()| slow)
     })?;
     let made = made.into_inner();
-    ensure!(made >= 200, "only {made} connections during 50 updates");
+    println!("{made} connections during 50 updates; {slow} took more than 900 ms");
+    ensure!(made >= 150 && slow <= made / 50, "{made} connections during 50 updates, {slow} of them slow");
     Ok(())
 }
 

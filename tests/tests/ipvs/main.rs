@@ -12,6 +12,7 @@ mod behaviour;
 mod failures;
 mod keeping;
 mod listing;
+mod modes;
 mod outside;
 mod schedulers;
 mod world;
@@ -48,6 +49,7 @@ const SCENARIOS: &[Scenario<World>] = scenarios![
     listing::a_change_costs_the_same_with_many_services,
     listing::what_is_written_is_what_is_there,
     listing::nothing_is_left,
+    modes::modes_take_over_from_each_other,
 ];
 
 /// What IPVS mode needs of a kernel: the rest is loaded when it is asked for.

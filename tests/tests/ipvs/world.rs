@@ -57,6 +57,11 @@ pub(crate) fn service() -> Service {
     }
 }
 
+/// Connects once over TCP.
+pub(crate) fn tcp(from: &Namespace, to: SocketAddr) -> anyhow::Result<probe::Answer> {
+    probe::connect(from, probe::Proto::Tcp, to)
+}
+
 impl World {
     pub(crate) fn new() -> anyhow::Result<Self> {
         namespace::require(&["ip", "iptables-legacy-save", "ip6tables-legacy-save", "ipset", "ipvsadm"])?;
@@ -181,11 +186,6 @@ impl World {
     pub(crate) fn tick(&mut self) -> anyhow::Result<Option<String>> {
         let (node, backend) = (&self.network.nodes[0].namespace, &mut self.backend);
         Ok(node.run(|| backend.interference())??)
-    }
-
-    /// Connects once over TCP.
-    pub(crate) fn tcp(&self, from: &Namespace, to: SocketAddr) -> anyhow::Result<probe::Answer> {
-        probe::connect(from, probe::Proto::Tcp, to)
     }
 
     /// Shows what is in the kernel, for a scenario that failed.
