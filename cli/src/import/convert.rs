@@ -30,13 +30,13 @@ pub(super) fn convert(leaves: Leaves, target: Option<Mode>) -> Result<Converted,
     c.conntrack()?;
     c.publish_interval()?;
     c.external_ips()?;
-    let Conversion { mut leaves, mut report, spec, from } = c;
+    let Conversion { mut leaves, mut report, mut spec, from } = c;
     for section in SECTIONS {
         if let Some(leaf) = leaves.given(section) {
             return Err(leaf.wrong(format!("{} stands where fields are wanted", leaf.shown())));
         }
     }
-    elsewhere::note(&mut leaves, &mut report, from, spec.mode)?;
+    elsewhere::note(&mut leaves, &mut report, from, &mut spec)?;
     for leaf in leaves.rest() {
         let text = format!(
             "{} (line {}): no field of kube-proxy v1.36, which ignores it too",
@@ -92,8 +92,8 @@ impl Conversion {
         let origin = if given.is_some() { String::new() } else { format!(", {DEFAULT} on Linux") };
         let more = if self.spec.mode != self.from {
             format!("; {} as asked for", self.spec.mode)
-        } else if self.spec.mode != Mode::Nftables {
-            "; docs/limits.md says which modes are published; --mode nftables asks for that one".to_owned()
+        } else if self.spec.mode == Mode::Ipvs {
+            "; upstream removes it in Kubernetes 1.43: docs/migration.md says how to leave it".to_owned()
         } else {
             String::new()
         };

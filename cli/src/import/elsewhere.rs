@@ -1,6 +1,6 @@
 //! The fields of `KubeProxyConfiguration` that no RulePool has: what they are for, and what to do instead.
 
-use rulecast_api::Mode;
+use rulecast_api::{Mode, RulePoolSpec};
 
 use super::leaves::{Leaf, Leaves, Wrong};
 use super::report::{Fate, Report};
@@ -81,8 +81,13 @@ const GATES_ALWAYS_ON: &[(&str, &str)] = &[
     ("TopologyAwareHints", "hints are always honoured; take trafficDistribution from the Services"),
 ];
 
-/// Takes every field that has no counterpart in a pool and notes it.
-pub(super) fn note(leaves: &mut Leaves, report: &mut Report, from: Mode, to: Mode) -> Result<(), Wrong> {
+/// Takes every field that has no counterpart in a pool, or one in another mode only, and notes it.
+pub(super) fn note(
+    leaves: &mut Leaves,
+    report: &mut Report,
+    from: Mode,
+    spec: &mut RulePoolSpec,
+) -> Result<(), Wrong> {
     for (fate, fields) in [(Fate::NotNeeded, NOT_NEEDED), (Fate::NotCarried, NOT_CARRIED)] {
         for (path, text) in fields {
             for leaf in leaves.below(path) {
@@ -91,7 +96,7 @@ pub(super) fn note(leaves: &mut Leaves, report: &mut Report, from: Mode, to: Mod
         }
     }
     addresses(leaves, report)?;
-    localhost_node_ports(leaves, report, from, to)?;
+    localhost_node_ports(leaves, report, from, spec)?;
     for leaf in leaves.given_below("featureGates") {
         gate(&leaf, report)?;
     }
@@ -152,20 +157,32 @@ fn with_port(address: &str, port: u16) -> String {
 }
 
 /// On unless it is turned off, in mode iptables and for IPv4.
-fn localhost_node_ports(leaves: &mut Leaves, report: &mut Report, from: Mode, to: Mode) -> Result<(), Wrong> {
+fn localhost_node_ports(
+    leaves: &mut Leaves,
+    report: &mut Report,
+    from: Mode,
+    spec: &mut RulePoolSpec,
+) -> Result<(), Wrong> {
     let path = "iptables.localhostNodePorts";
     let given = leaves.given(path);
     let on = given.as_ref().map(Leaf::bool).transpose()?.unwrap_or(true);
     match (from, &given) {
+        (Mode::Iptables, given) if spec.mode == Mode::Iptables => {
+            spec.options.iptables.localhost_node_ports = on;
+            if let Some(leaf) = given {
+                report.leaf(Fate::Carried, leaf, "");
+            }
+        }
         (Mode::Iptables, _) if on => {
             let origin = if given.is_some() { "true" } else { "true, kube-proxy's default" };
             let text = format!(
-                "{origin}: rulecast does not answer at 127.0.0.1:nodePort (mode {to}); use the node's own address or the cluster IP"
+                "{origin}: rulecast does not answer at 127.0.0.1:nodePort (mode {}); use the node's own address or the cluster IP",
+                spec.mode
             );
             report.add(Fate::NotCarried, path, text);
         }
         (Mode::Iptables, Some(leaf)) => {
-            report.leaf(Fate::Carried, leaf, "rulecast never answers at loopback addresses");
+            report.leaf(Fate::Carried, leaf, "this mode never answers at loopback addresses");
         }
         (_, Some(leaf)) => report.leaf(Fate::NotNeeded, leaf, "kube-proxy reads it in mode iptables only"),
         _ => {}
