@@ -133,14 +133,12 @@ impl Backend for Modes {
     }
 
     fn verify(&mut self, view: &View) -> Result<Verified, BackendError> {
-        match view.mode().filter(|mode| self.in_force == Some(*mode)) {
-            Some(mode) => self.backend(mode)?.verify(view),
-            None => {
-                let mut verified = Verified::default();
-                verified.differs(|| "the rules of the version in force have not been written".to_owned());
-                Ok(verified)
-            }
+        if let Some(mode) = view.mode().filter(|mode| self.in_force == Some(*mode)) {
+            return self.backend(mode)?.verify(view);
         }
+        let mut verified = Verified::default();
+        verified.differs(|| "the rules of the version in force have not been written".to_owned());
+        Ok(verified)
     }
 
     fn interference(&mut self) -> Result<Option<String>, BackendError> {

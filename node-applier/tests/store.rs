@@ -218,12 +218,12 @@ fn what_another_pool_has_kept_since_supersedes_it() {
     fs::copy(base("p"), base("q")).unwrap();
     let kept = fs::metadata(base("p")).unwrap().modified().unwrap();
     let touch = |time| fs::File::options().append(true).open(base("q")).unwrap().set_modified(time).unwrap();
-    touch(kept - Duration::from_secs(60));
+    touch(kept - Duration::from_mins(1));
     assert!(loaded(), "the other pool is the older one");
-    touch(SystemTime::now() + Duration::from_secs(60));
+    touch(SystemTime::now() + Duration::from_mins(1));
     assert!(!loaded(), "the node went to the other pool and comes back");
     // Its own first version is kept whole and counts from then on.
-    touch(kept - Duration::from_secs(60));
+    touch(kept - Duration::from_mins(1));
     history(dir.path(), 2).unwrap();
     assert!(loaded());
 }

@@ -225,29 +225,30 @@ impl Prepared {
         let counted = |f| change(count, self.heads.len(), f);
         let first = |f| change(replace, count, f);
         row.full("full_ms", "everything, from the disk to the kernel", &full(|s| s.full_ms));
-        row.full("kernel_ms", "  of it in the kernel", &full(|s| s.kernel_ms));
-        row.full("full_messages", "  netlink messages", &full(|s| s.messages.into()));
-        row.full("full_netlink_bytes", "  netlink bytes", &full(|s| s.netlink_bytes.into()));
+        let [kernel, messages, bytes] = words(self.mode);
+        row.full("kernel_ms", kernel, &full(|s| s.kernel_ms));
+        row.full("full_messages", messages, &full(|s| s.messages.into()));
+        row.full("full_netlink_bytes", bytes, &full(|s| s.netlink_bytes.into()));
         row.change(
             "change_ms",
             "one endpoint replaced, from a head's bytes to the disk",
             &replaced(|c| c.ms),
         );
         row.change("change_to_kernel_ms", "  of it until the kernel has it", &replaced(|c| c.to_kernel_ms));
-        row.change("change_kernel_ms", "  of it in the kernel", &replaced(|c| c.kernel_ms));
-        row.change("change_messages", "  netlink messages", &replaced(|c| c.messages.into()));
-        row.change("change_netlink_bytes", "  netlink bytes", &replaced(|c| c.netlink_bytes.into()));
-        row.change("count_change_ms", "one endpoint removed or added: a verdict moves", &counted(|c| c.ms));
+        row.change("change_kernel_ms", kernel, &replaced(|c| c.kernel_ms));
+        row.change("change_messages", messages, &replaced(|c| c.messages.into()));
+        row.change("change_netlink_bytes", bytes, &replaced(|c| c.netlink_bytes.into()));
+        row.change("count_change_ms", "one endpoint removed or added", &counted(|c| c.ms));
         row.change(
             "count_change_to_kernel_ms",
             "  of it until the kernel has it",
             &counted(|c| c.to_kernel_ms),
         );
-        row.change("count_change_kernel_ms", "  of it in the kernel", &counted(|c| c.kernel_ms));
-        row.change("count_change_messages", "  netlink messages", &counted(|c| c.messages.into()));
-        row.change("count_change_netlink_bytes", "  netlink bytes", &counted(|c| c.netlink_bytes.into()));
+        row.change("count_change_kernel_ms", kernel, &counted(|c| c.kernel_ms));
+        row.change("count_change_messages", messages, &counted(|c| c.messages.into()));
+        row.change("count_change_netlink_bytes", bytes, &counted(|c| c.netlink_bytes.into()));
         row.full("new_count_ms", "the first with a count that no Service had: a new chain", &first(|c| c.ms));
-        row.full("new_count_kernel_ms", "  of it in the kernel", &first(|c| c.kernel_ms));
+        row.full("new_count_kernel_ms", kernel, &first(|c| c.kernel_ms));
         row.full("rss_mb", "resident memory afterwards", &full(|s| s.rss_mb));
         row.full("peak_mb", "peak resident memory", &full(|s| s.peak_mb));
         let node = |f: fn(&NodeSample) -> f64| self.node_samples.iter().map(f).collect::<Vec<_>>();
@@ -259,6 +260,16 @@ impl Prepared {
         row.full("node_rss_mb", "node binary: resident memory", &node(|s| s.rss_mb));
         row.full("node_peak_mb", "node binary: peak resident memory", &node(|s| s.peak_mb));
         row
+    }
+}
+
+/// What is counted: what is sent to the kernel, or to the programs that write it.
+fn words(mode: Mode) -> [&'static str; 3] {
+    match mode {
+        Mode::Nftables | Mode::Ipvs => ["  of it in the kernel", "  netlink messages", "  netlink bytes"],
+        Mode::Iptables => {
+            ["  of it in iptables-restore", "  lines for iptables-restore", "  bytes for iptables-restore"]
+        }
     }
 }
 

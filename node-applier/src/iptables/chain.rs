@@ -149,12 +149,10 @@ pub(super) fn nets(addr: IpAddr) -> (Prefix, Prefix) {
     (prefix(addr, 12), prefix(addr, 6))
 }
 
-fn prefix(addr: IpAddr, host_bits: u32) -> Prefix {
+fn prefix(addr: IpAddr, host_bits: u8) -> Prefix {
     match addr {
-        IpAddr::V4(a) => ((a.to_bits() >> host_bits << host_bits).to_be_bytes().into(), 32 - host_bits as u8),
-        IpAddr::V6(a) => {
-            ((a.to_bits() >> host_bits << host_bits).to_be_bytes().into(), 128 - host_bits as u8)
-        }
+        IpAddr::V4(a) => ((a.to_bits() >> host_bits << host_bits).to_be_bytes().into(), 32 - host_bits),
+        IpAddr::V6(a) => ((a.to_bits() >> host_bits << host_bits).to_be_bytes().into(), 128 - host_bits),
     }
 }
 

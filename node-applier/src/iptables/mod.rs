@@ -227,7 +227,7 @@ impl Backend for Iptables {
     fn clean_up(&mut self) -> Result<(), BackendError> {
         self.tables.clear();
         self.known = false;
-        let there = [Variant::Legacy, Variant::Nft].map(Tool::of).into_iter().filter(Tool::is_there);
+        let there = [Variant::Legacy, Variant::Nft].map(Tool::of).into_iter().filter(|tool| tool.is_there());
         let mut result = Ok(());
         let mut last = None;
         for tool in there {

@@ -90,8 +90,8 @@ impl<'a> Program<'a> {
                 let to_itself = |addr| Rule::new().from(host(addr)).to(host(addr)).masquerade();
                 return Some(self.index.own().map(to_itself).collect());
             }
-            (Table::Nat, Chain::Cluster(port)) => self.pick(self.target(port, GroupKind::Cluster), port),
-            (Table::Nat, Chain::Local(port)) => self.pick(self.target(port, GroupKind::Local), port),
+            (Table::Nat, Chain::Cluster(port)) => Self::pick(self.target(port, GroupKind::Cluster), port),
+            (Table::Nat, Chain::Local(port)) => Self::pick(self.target(port, GroupKind::Local), port),
             (Table::Nat, Chain::External(port)) => self.external(port),
             (Table::Nat, Chain::Ranges(vip)) => self.ranges(vip),
             (Table::Nat, Chain::Endpoint(port, endpoint)) => {
@@ -107,7 +107,7 @@ impl<'a> Program<'a> {
             (Table::Filter, Chain::Forward) => return Some(self.forward()),
             (Table::Filter, Chain::Loopback) => return Some(self.loopback()),
             (Table::Filter, Chain::HealthChecks) => {
-                let answer = |port| Rule::new().to_port(Proto::Tcp, port).accept();
+                let answer = |port| Rule::new().at_port(Proto::Tcp, port).accept();
                 return Some(self.view.health_check_ports().map(answer).collect());
             }
             _ => Vec::new(),
@@ -134,19 +134,19 @@ impl<'a> Program<'a> {
         match self.view.node_port_addrs(self.family, self.node_addrs) {
             Some(addrs) => {
                 rules.extend(
-                    addrs.into_iter().map(|a| Rule::new().to(host(a)).to_local().jump(Chain::NodePorts)),
+                    addrs.into_iter().map(|a| Rule::new().to(host(a)).at_node().jump(Chain::NodePorts)),
                 );
                 if self.options.localhost_node_ports {
-                    rules.push(Rule::new().to(loopback).to_local().jump(Chain::NodePorts));
+                    rules.push(Rule::new().to(loopback).at_node().jump(Chain::NodePorts));
                 }
             }
             None if self.options.localhost_node_ports => {
-                rules.push(Rule::new().to_local().jump(Chain::NodePorts));
+                rules.push(Rule::new().at_node().jump(Chain::NodePorts));
             }
             None => {
                 let loopback =
                     if self.v4() { loopback } else { (IpAddr::from(std::net::Ipv6Addr::LOCALHOST), 128) };
-                rules.push(Rule::new().not_to(loopback).to_local().jump(Chain::NodePorts));
+                rules.push(Rule::new().not_to(loopback).at_node().jump(Chain::NodePorts));
             }
         }
         rules
@@ -262,10 +262,9 @@ impl<'a> Program<'a> {
             let verdict = match role {
                 Role::ClusterIp if cluster => None,
                 Role::ClusterIpLocal if local => None,
-                Role::ClusterIpLocal if drops_local => Some(rule.drop()),
                 Role::External if cluster => restricted.then(|| rule.drop()),
                 Role::ExternalLocal if cluster || local => (restricted || !local).then(|| rule.drop()),
-                Role::ExternalLocal if drops_local => Some(rule.drop()),
+                Role::ClusterIpLocal | Role::ExternalLocal if drops_local => Some(rule.drop()),
                 _ => Some(rule.reject(self.v4())),
             };
             rules.extend(verdict);
@@ -284,8 +283,8 @@ impl<'a> Program<'a> {
             if cluster {
                 // This node and its pods may use all endpoints.
                 rules.extend(self.pods().into_iter().map(|pods| pods.jump(Chain::Cluster(port))));
-                rules.push(Rule::new().from_local().mark(self.options.mark));
-                rules.push(Rule::new().from_local().jump(Chain::Cluster(port)));
+                rules.push(Rule::new().by_node().mark(self.options.mark));
+                rules.push(Rule::new().by_node().jump(Chain::Cluster(port)));
             }
             rules.extend(local.then(|| Rule::new().jump(Chain::Local(port))));
         }
@@ -293,7 +292,7 @@ impl<'a> Program<'a> {
     }
 
     /// Picks one of the members, each as likely as the others.
-    fn pick(&self, target: Option<&Target>, port: PortId) -> Vec<Rule> {
+    fn pick(target: Option<&Target>, port: PortId) -> Vec<Rule> {
         let Some((target, shape)) = target.and_then(|t| Some((t, t.shape()?))) else { return Vec::new() };
         let members = target.members();
         let sticky = |endpoint| Chain::Endpoint(port, endpoint);
@@ -350,14 +349,14 @@ impl<'a> Program<'a> {
 }
 
 fn node_ports(below: &impl Below) -> Vec<Rule> {
-    let jump = |(proto, first)| Rule::new().to_ports(proto, first).jump(Chain::Ports(proto, first));
+    let jump = |(proto, first)| Rule::new().at_ports(proto, first).jump(Chain::Ports(proto, first));
     below.ports().into_iter().map(jump).collect()
 }
 
 fn addressed(frontend: Frontend) -> Rule {
     match frontend {
-        Frontend::Vip(vip) => Rule::new().to_vip(vip),
-        Frontend::NodePort(proto, port) => Rule::new().to_port(proto, port),
+        Frontend::Vip(vip) => Rule::new().at_vip(vip),
+        Frontend::NodePort(proto, port) => Rule::new().at_port(proto, port),
     }
 }
 

@@ -48,17 +48,17 @@ impl Rule {
     }
 
     /// What is sent to a VIP.
-    pub(super) fn to_vip(self, vip: Vip) -> Self {
-        self.to(host(vip.addr)).to_port(vip.proto, vip.port)
+    pub(super) fn at_vip(self, vip: Vip) -> Self {
+        self.to(host(vip.addr)).at_port(vip.proto, vip.port)
     }
 
-    pub(super) fn to_port(self, proto: Proto, port: u16) -> Self {
+    pub(super) fn at_port(self, proto: Proto, port: u16) -> Self {
         let proto = word(proto);
         self.add(format_args!("-p {proto} -m {proto} --dport {port}"))
     }
 
     /// The ports of a chain.
-    pub(super) fn to_ports(self, proto: Proto, first: u16) -> Self {
+    pub(super) fn at_ports(self, proto: Proto, first: u16) -> Self {
         let (proto, last) = (word(proto), first + (PORTS - 1));
         self.add(format_args!("-p {proto} -m {proto} --dport {first}:{last}"))
     }
@@ -68,12 +68,12 @@ impl Rule {
     }
 
     /// What is addressed to the node itself.
-    pub(super) fn to_local(self) -> Self {
+    pub(super) fn at_node(self) -> Self {
         self.add(format_args!("-m addrtype --dst-type LOCAL"))
     }
 
     /// What the node itself sends.
-    pub(super) fn from_local(self) -> Self {
+    pub(super) fn by_node(self) -> Self {
         self.add(format_args!("-m addrtype --src-type LOCAL"))
     }
 

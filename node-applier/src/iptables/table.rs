@@ -112,7 +112,7 @@ impl Tables {
         let mut tables = Self { index: Index::of(view, family), node_addrs, ..Self::new(family) };
         let mut chains = tables.index.chains();
         chains.extend(restricted(view, family).map(Chain::Ranges));
-        let _all = tables.settle(view, chains, false);
+        let _all = tables.settle(view, &chains, false);
         tables
     }
 
@@ -135,11 +135,11 @@ impl Tables {
             chains.extend([Chain::Ranges(vip), Frontend::Vip(vip).chain()]);
         }
         node_addrs.clone_into(&mut self.node_addrs);
-        self.settle(view, chains, true)
+        self.settle(view, &chains, true)
     }
 
     /// Works out what these chains are to hold, then those that lead to them. `keep` what changes, or only note it.
-    fn settle(&mut self, view: &View, chains: BTreeSet<Chain>, keep: bool) -> Step {
+    fn settle(&mut self, view: &View, chains: &BTreeSet<Chain>, keep: bool) -> Step {
         let mut step = Step::default();
         let Some(options) = view.options(self.family) else { return step };
         let Self { family, index, node_addrs, installed, refusals } = self;
@@ -154,7 +154,7 @@ impl Tables {
                             Some(rules) => refusals.insert(chain, rules.clone()),
                             None => refusals.remove(&chain),
                         };
-                        step.meanwhile.insert(chain, both(before, rules.as_deref()));
+                        step.meanwhile.insert(chain, Some(both(before, rules.as_deref())));
                     }
                     if keep {
                         changes.insert(chain, rules);
@@ -250,10 +250,10 @@ impl Installed {
 }
 
 /// The new rules, and after them those of the old ones that are no more.
-fn both(before: Option<Vec<Rule>>, now: Option<&[Rule]>) -> Option<Vec<Rule>> {
+fn both(before: Option<Vec<Rule>>, now: Option<&[Rule]>) -> Vec<Rule> {
     let now = now.unwrap_or_default();
     let old = before.unwrap_or_default().into_iter().filter(|rule| !now.contains(rule));
-    Some(now.iter().cloned().chain(old).collect())
+    now.iter().cloned().chain(old).collect()
 }
 
 fn vip(parts: &[Part]) -> Option<Vip> {

@@ -75,7 +75,7 @@ pub struct Restored {
     pub bytes: usize,
     /// Lines of it.
     pub lines: usize,
-    /// From the last byte written to the program's end.
+    /// From the program's start to its end.
     pub took: Duration,
 }
 
@@ -115,7 +115,7 @@ impl Tool {
         Ok(Self { variant: if nft { Variant::Nft } else { Variant::Legacy }, named: false })
     }
 
-    fn program(&self, family: Family, what: &str) -> String {
+    fn program(self, family: Family, what: &str) -> String {
         let family = if family == Family::V4 { "iptables" } else { "ip6tables" };
         if self.named {
             format!("{family}-{}-{what}", self.variant.word())
@@ -126,13 +126,13 @@ impl Tool {
 
     /// Whether its programs can be run.
     #[must_use]
-    pub fn is_there(&self) -> bool {
+    pub fn is_there(self) -> bool {
         let program = self.program(Family::V4, "restore");
         Command::new(program).arg("--version").output().is_ok_and(|output| output.status.success())
     }
 
     /// Whether kubelet's chains are there, and how many rules.
-    fn hints(&self) -> (bool, usize) {
+    fn hints(self) -> (bool, usize) {
         let (mut hinted, mut rules) = (false, 0);
         for family in [Family::V4, Family::V6] {
             let Ok(Output { stdout, .. }) = Command::new(self.program(family, "save")).output() else {
@@ -168,6 +168,7 @@ impl Xtables for Tool {
         write: &mut dyn FnMut(&mut dyn Write) -> io::Result<()>,
     ) -> Result<Restored, BackendError> {
         let program = self.program(family, "restore");
+        let start = Instant::now();
         let mut child = Command::new(&program)
             .args(["-w", WAIT, "--noflush"])
             .stdin(Stdio::piped())
@@ -181,12 +182,11 @@ impl Xtables for Tool {
         let _told_by_its_end = write(&mut out).and_then(|()| out.flush());
         let Counted { out, bytes, lines } = out;
         drop(out);
-        let sent = Instant::now();
         let output = child.wait_with_output().map_err(|e| missing(&program, &e))?;
         if !output.status.success() {
             return Err(failed(&program, &output));
         }
-        Ok(Restored { bytes, lines, took: sent.elapsed() })
+        Ok(Restored { bytes, lines, took: start.elapsed() })
     }
 
     fn make_sets(&self, family: Family, names: &[String]) -> Result<(), BackendError> {
@@ -225,7 +225,7 @@ impl<W: Write> Write for Counted<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let written = self.out.write(bytes)?;
         self.bytes += written;
-        self.lines += bytes[..written].iter().filter(|b| **b == b'\n').count();
+        self.lines += bytes[..written].split(|b| *b == b'\n').count() - 1;
         Ok(written)
     }
 

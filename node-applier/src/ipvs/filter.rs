@@ -60,7 +60,9 @@ impl PacketFilter {
         for family in [Family::V4, Family::V6].into_iter().filter(|f| *f == Family::V4 || has_ipv6()) {
             restore(tool, family, &rules::removal(&save(tool, family)?))?;
             // One that this kernel does not have has nothing.
-            if let Some(there) = Some(other).filter(Tool::is_there).and_then(|tool| save(tool, family).ok()) {
+            if let Some(there) =
+                Some(other).filter(|tool| tool.is_there()).and_then(|tool| save(tool, family).ok())
+            {
                 restore(other, family, &rules::removal(&there))?;
             }
         }
