@@ -64,7 +64,6 @@ fn what_was_kept_comes_back() {
     let mode =
         std::os::unix::fs::PermissionsExt::mode(&fs::metadata(dir.path().join("p")).unwrap().permissions());
     assert_eq!(mode & 0o777, 0o700);
-    assert!(Store::open(dir.path(), "p").unwrap().load("p").is_err(), "another mode's bundle");
     fs::rename(dir.path().join("p"), dir.path().join("q")).unwrap();
     assert!(Store::open(dir.path(), "q").unwrap().load("q").is_err(), "another pool's bundle");
 }
