@@ -50,7 +50,7 @@ pub(crate) fn from_manifests_to_packets(world: &mut World) -> anyhow::Result<()>
     let folder = tempfile::tempdir()?;
     let path = |name: &str| folder.path().join(name).display().to_string();
     fs::create_dir(path("manifests"))?;
-    let mut apply = |scheduler: &str| -> anyhow::Result<Output> {
+    let apply = |scheduler: &str| -> anyhow::Result<Output> {
         fs::write(path("manifests") + "/all.yaml", manifests(world, scheduler))?;
         let (from, to) = (path("manifests"), path("bundles"));
         let compiled =
