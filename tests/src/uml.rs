@@ -112,11 +112,14 @@ fn follow(child: &mut Child) -> anyhow::Result<bool> {
 /// The first thing that runs inside. What tests write goes to memory; the machine's files stay as they are.
 fn script(modules: &[&str]) -> anyhow::Result<String> {
     let program = std::env::current_exe()?;
+    // The programs under test are built outside.
+    let programs = crate::programs::folder()?.display();
     let args: Vec<String> =
         std::env::args().skip(1).map(|arg| format!("'{}'", arg.replace('\'', ""))).collect();
     Ok(format!(
         "#!/bin/sh\n\
          export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/run TMPDIR=/run\n\
+         export RULECAST_BIN_DIR='{programs}'\n\
          mount -t proc proc /proc && mount -t sysfs sysfs /sys && mount -t tmpfs tmpfs /run || exit 1\n\
          ip link set lo up\n\
          for module in {modules}; do modprobe $module || exit 1; done\n\

@@ -15,6 +15,7 @@ mod listing;
 mod modes;
 mod outside;
 mod schedulers;
+mod whole;
 mod world;
 
 use world::World;
@@ -50,6 +51,7 @@ const SCENARIOS: &[Scenario<World>] = scenarios![
     listing::what_is_written_is_what_is_there,
     listing::nothing_is_left,
     modes::modes_take_over_from_each_other,
+    whole::from_manifests_to_packets,
 ];
 
 /// What IPVS mode needs of a kernel: the rest is loaded when it is asked for.
