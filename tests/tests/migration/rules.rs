@@ -55,7 +55,9 @@ pub(crate) fn without_nftables(node: &Namespace) -> anyhow::Result<()> {
 
 /// Nothing of rulecast's mode iptables is left.
 pub(crate) fn without_iptables(node: &Namespace) -> anyhow::Result<()> {
-    let left: Vec<_> = iptables(node)?.into_iter().filter(|line| line.contains("RC-")).collect();
+    let sets = node.output("ipset", &["list", "-n"])?;
+    let lines = iptables(node)?.into_iter().chain(sets.lines().map(|name| format!("ipset {name}")));
+    let left: Vec<_> = lines.filter(|line| line.contains("RC-")).collect();
     ensure!(left.is_empty(), "left of rulecast: {left:#?}");
     Ok(())
 }
@@ -75,5 +77,6 @@ pub(crate) fn flush(node: &Namespace) -> anyhow::Result<()> {
             node.output(tool, &["-t", table, "-X"])?;
         }
     }
+    node.output("ipset", &["destroy"])?;
     Ok(())
 }

@@ -49,7 +49,6 @@ pub(crate) struct Traffic {
     callers: Vec<Caller>,
     kept: Vec<Kept>,
     sticky: Sticky,
-    steps: usize,
 }
 
 impl Traffic {
@@ -68,14 +67,13 @@ impl Traffic {
         let pod = &site.network().pod("a3").namespace;
         let sticky = Sticky::start(pod, site.services.sticky.cluster[0], &clock)?;
         sleep(LEAD);
-        Ok(Self { clock, callers, kept, sticky, steps: 0 })
+        Ok(Self { clock, callers, kept, sticky })
     }
 
     /// Says which step comes now.
     pub(crate) fn step(&mut self, name: &str) {
         println!("  {:.2} s: {name}", self.clock.start.elapsed().as_secs_f64());
         name.clone_into(&mut self.clock.step.lock().unwrap_or_else(PoisonError::into_inner));
-        self.steps += 1;
     }
 
     /// Ends everything. Nothing may have failed.
