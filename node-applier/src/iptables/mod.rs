@@ -6,6 +6,7 @@
 mod chain;
 mod compare;
 mod index;
+mod meanwhile;
 mod program;
 mod rule;
 mod table;
@@ -13,7 +14,7 @@ pub mod text;
 mod tool;
 mod watch;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Instant;
 
@@ -24,11 +25,10 @@ use crate::backend::{Applied, Backend, BackendError, Verified};
 use crate::view::{Touched, View};
 use chain::Table;
 use table::{Found, Tables, declare, write_changes};
+use tool::{LOCK_HELD, ROUTE_LOCALNET};
 pub use tool::{Restored, Tool, Variant, Xtables};
 use watch::Watch;
 
-/// The sysctl that lets packets of the loopback net be translated.
-const ROUTE_LOCALNET: &str = "/proc/sys/net/ipv4/conf/all/route_localnet";
 const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
 
 /// Services in iptables.
@@ -60,11 +60,11 @@ impl Iptables {
     /// Writes all of a family's chains, whatever is there.
     fn rebuild_family(tool: &dyn Xtables, tables: &Tables, view: &View) -> Result<Restored, BackendError> {
         let family = tables.family;
-        let found =
-            Table::ALL.map(|table| Ok((table, Found::read(&tool.save(family, table.name())?, false))));
-        let found = found.into_iter().collect::<Result<Vec<_>, BackendError>>()?;
+        let found = Table::ALL.map(|table| Ok((table, Found::read(&tool.save(family, table.name())?, true))));
+        let found = found.into_iter().collect::<Result<BTreeMap<_, _>, BackendError>>()?;
         tool.make_sets(family, &tables.sets().collect::<Vec<_>>())?;
         tool.restore(family, &mut |out| {
+            meanwhile::write(out, tables, view, &found[&Table::Filter])?;
             // What translates first: what it translates is not refused.
             for (table, found) in found.iter().rev() {
                 writeln!(out, "*{}", table.name())?;
@@ -137,15 +137,15 @@ impl Backend for Iptables {
         for family in FAMILIES {
             let Some(options) = view.options(family) else { continue };
             if options.localhost_node_ports
-                && let Err(error) = std::fs::write(ROUTE_LOCALNET, "1")
+                && let Err(error) = tool.route_localnet()
             {
                 warn!("NodePorts do not answer at 127.0.0.1: {ROUTE_LOCALNET} cannot be set ({error})");
             }
             let tables = Tables::of(view, family, node_addrs);
             match Self::rebuild_family(tool, &tables, view) {
                 Ok(restored) => applied.add(restored),
-                // A node without that family needs no rules for it.
-                Err(error) if tables.is_empty() => {
+                // A node without that family needs no rules for it, until a Service has it.
+                Err(error) if tables.is_empty() && error.reason() != LOCK_HELD => {
                     debug!(%error, "no rules for {family:?}, and no Services either");
                     continue;
                 }
@@ -176,6 +176,14 @@ impl Backend for Iptables {
     ) -> Result<Applied, BackendError> {
         if !self.known {
             return Err(BackendError::Rules("what the kernel holds is not known any more".to_owned()));
+        }
+        let is_new = |family| {
+            view.options(family).is_some()
+                && self.tables.iter().all(|tables| tables.family != family)
+                && touched.targets.iter().any(|id| id.family() == family)
+        };
+        if let Some(family) = FAMILIES.into_iter().find(|family| is_new(*family)) {
+            return Err(BackendError::Rules(format!("nothing could be written for {family:?} before")));
         }
         let tool = chosen(&mut self.tool)?;
         self.known = false;

@@ -41,7 +41,8 @@ pub(super) trait Below {
 
 /// The built-in chains, what leads from them to ours, in order.
 pub(super) fn jumps(table: Table) -> Vec<(&'static str, Rule)> {
-    let new = || Rule::new().state("NEW");
+    // Not what was translated: an endpoint may listen where another Service has a frontend.
+    let new = || Rule::new().state("NEW").not_state("DNAT");
     match table {
         Table::Nat => vec![
             ("PREROUTING", Rule::new().jump(Chain::Services)),

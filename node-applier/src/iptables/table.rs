@@ -95,7 +95,7 @@ pub(super) struct Tables {
     /// The node's own addresses.
     node_addrs: Vec<IpAddr>,
     installed: Installed,
-    /// The rules of the chains that refuse. They are few, and both old and new ones are needed at once.
+    /// The rules of the chains that refuse or lead there. They are few, and both old and new ones are needed at once.
     refusals: BTreeMap<Chain, Vec<Rule>>,
 }
 
@@ -149,7 +149,7 @@ impl Tables {
             let mut settle = |installed: &mut Installed, chain| {
                 let rules = program.rules(table, chain, &Of(installed, table));
                 if installed.take(table, chain, rules.as_deref()) {
-                    if table == Table::Filter && matches!(chain, Chain::Vips(_) | Chain::Ports(..)) {
+                    if table == Table::Filter && refuses(chain) {
                         let before = match &rules {
                             Some(rules) => refusals.insert(chain, rules.clone()),
                             None => refusals.remove(&chain),
@@ -174,15 +174,12 @@ impl Tables {
                 Table::Nat => step.nat = changes,
             }
         }
-        // What leads to chains that refuse meanwhile has to be there meanwhile.
-        for (chain, rules) in &step.filter {
-            if rules.is_some() && !step.meanwhile.contains_key(chain) {
-                step.meanwhile.insert(*chain, rules.clone());
-            }
-        }
         let same = |chain: &Chain, rules: &Option<Vec<Rule>>| step.filter.get(chain) == Some(rules);
-        if step.nat.is_empty() || step.meanwhile.iter().all(|(chain, rules)| same(chain, rules)) {
+        if step.nat.is_empty() {
             step.meanwhile.clear();
+        } else if step.meanwhile.iter().all(|(chain, rules)| same(chain, rules)) {
+            // Nothing is refused any less: it can be as it is to be before anything is translated any less.
+            step.meanwhile = std::mem::take(&mut step.filter);
         }
         step
     }
@@ -247,6 +244,12 @@ impl Installed {
             None => self.0.remove(&(table, chain)).is_some(),
         }
     }
+}
+
+/// Whether a chain of `filter` refuses what was not translated, or leads to such a chain.
+fn refuses(chain: Chain) -> bool {
+    use Chain::{Net, NodePorts, Ports, Services, Vips};
+    matches!(chain, Services | NodePorts | Net(_) | Vips(_) | Ports(..))
 }
 
 /// The new rules, and after them those of the old ones that are no more.

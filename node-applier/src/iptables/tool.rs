@@ -12,6 +12,10 @@ use crate::backend::BackendError;
 
 /// Chains that kubelet makes in the table `mangle`, so that others see which variant the node uses (KEP-3178).
 const HINTS: [&str; 2] = [":KUBE-IPTABLES-HINT", ":KUBE-KUBELET-CANARY"];
+/// Why a program failed that will not fail once others are ready.
+pub(super) const LOCK_HELD: &str = "LockHeld";
+/// The sysctl that lets packets of the loopback net be translated.
+pub(super) const ROUTE_LOCALNET: &str = "/proc/sys/net/ipv4/conf/all/route_localnet";
 /// How long to wait, in seconds, while another program changes rules.
 const WAIT: &str = "5";
 /// The most of a program's complaints that is repeated, in bytes.
@@ -58,6 +62,9 @@ pub trait Xtables {
 
     /// The names of all sets.
     fn sets(&self) -> Result<Vec<String>, BackendError>;
+
+    /// Lets packets of the loopback net be translated.
+    fn route_localnet(&self) -> io::Result<()>;
 }
 
 /// The programs of one variant.
@@ -205,6 +212,10 @@ impl Xtables for Tool {
             opened => Ok(opened?.sets()?.into_iter().map(|set| set.name).collect()),
         }
     }
+
+    fn route_localnet(&self) -> io::Result<()> {
+        std::fs::write(ROUTE_LOCALNET, "1")
+    }
 }
 
 fn apply(operations: &[SetOperation]) -> Result<(), BackendError> {
@@ -249,7 +260,7 @@ fn failed(program: &str, output: &Output) -> BackendError {
     let said = &said[..said.floor_char_boundary(MOST)];
     let (reason, advice) = match output.status.code() {
         // `enum xtables_exittype`: RESOURCE_PROBLEM.
-        Some(4) => ("LockHeld", ": another program holds iptables' lock; it is tried again"),
+        Some(4) => (LOCK_HELD, ": another program holds iptables' lock; it is tried again"),
         _ if said.contains("Permission denied") => {
             ("MissingCapability", ": the applier needs the capabilities NET_ADMIN and NET_RAW")
         }

@@ -17,8 +17,8 @@ use crate::values::{
 use crate::world::{Event, World};
 
 /// A beginning: a pool, nodes, some Services with endpoints.
-pub(crate) fn begin(rng: &mut Rng) -> Vec<Event> {
-    let mut events = vec![Event::Pool(pool(rng))];
+pub(crate) fn begin(mode: Mode, rng: &mut Rng) -> Vec<Event> {
+    let mut events = vec![Event::Pool(pool(mode, rng))];
     for name in NODES {
         if !rng.one_in(6) {
             events.push(Event::Node(name.to_owned(), Some(node(name, rng))));
@@ -51,16 +51,16 @@ pub(crate) fn change(world: &World, rng: &mut Rng) -> Event {
             let name = rng.pick(&NODES);
             Event::Node(name.to_owned(), (!rng.one_in(6)).then(|| node(name, rng)))
         }
-        _ => Event::Pool(pool(rng)),
+        _ => Event::Pool(pool(world.options().mode, rng)),
     }
 }
 
-fn pool(rng: &mut Rng) -> Pool {
+fn pool(mode: Mode, rng: &mut Rng) -> Pool {
     let node_selector = if rng.one_in(6) { [("pool".to_owned(), "x".to_owned())].into() } else { [].into() };
-    Pool { node_selector, options: options(rng) }
+    Pool { node_selector, options: options(mode, rng) }
 }
 
-fn options(rng: &mut Rng) -> Options {
+fn options(mode: Mode, rng: &mut Rng) -> Options {
     let detect_local = match rng.below(9) {
         0 => DetectLocal::None,
         1 => DetectLocal::ClusterCidr(prefixes(&["10.244.0.0/16"])),
@@ -72,7 +72,7 @@ fn options(rng: &mut Rng) -> Options {
         6 => DetectLocal::InterfaceNamePrefix("veth".to_owned()),
         _ => DetectLocal::ClusterCidr(prefixes(&["10.244.0.0/16", "fd00:244::/32"])),
     };
-    let node_port_addresses = match rng.below(6) {
+    let node_port_addresses = match rng.below(7) {
         0 => NodePortAddresses::All,
         1 => NodePortAddresses::Only { primary: false, prefixes: prefixes(&["198.51.100.0/24"]) },
         2 => NodePortAddresses::Only { primary: false, prefixes: prefixes(&["fd00:2::/64", "192.0.2.2/32"]) },
@@ -80,11 +80,12 @@ fn options(rng: &mut Rng) -> Options {
             primary: false,
             prefixes: prefixes(&["192.0.2.0/24", "0.0.0.0/0", "::/0"]),
         },
+        4 => NodePortAddresses::Only { primary: false, prefixes: prefixes(&["127.0.0.0/8", "192.0.2.0/24"]) },
         _ => NodePortAddresses::Only { primary: true, prefixes: Vec::new() },
     };
     Options {
-        mode: Mode::Nftables,
-        localhost_node_ports: true,
+        mode,
+        localhost_node_ports: !rng.one_in(4),
         ipvs: rulecast_compiler::model::default_ipvs(),
         detect_local,
         masquerade_all: rng.one_in(5),

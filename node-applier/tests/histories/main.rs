@@ -10,24 +10,30 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rulecast_bundle::Bundle;
 use rulecast_bundle::nft::Family;
+use rulecast_bundle::{Bundle, Mode};
 use rulecast_compiler::Compiler;
 use rulecast_node::view::View;
 
+mod follower;
 mod generate;
 mod kernel;
 mod model;
+mod netfilter;
 mod packet;
 mod probe;
 mod rng;
+mod rule;
 mod sets;
 mod values;
 mod world;
+mod xtables;
 
+use follower::Follower;
 use kernel::Kernel;
 use model::Model;
-use packet::{Machine, Outcome, Verdict};
+use netfilter::Netfilter;
+use packet::{Outcome, Packet, Verdict};
 use rng::Rng;
 use world::{Event, POOL, World};
 
@@ -38,6 +44,7 @@ const PACKETS: usize = 20;
 
 /// One cluster's time.
 struct History {
+    mode: Mode,
     seed: u64,
     rng: Rng,
     world: World,
@@ -45,7 +52,7 @@ struct History {
     /// What was published.
     published: Bundle,
     /// Nodes that follow what is published.
-    followers: Vec<(Machine, View)>,
+    followers: Vec<Follower>,
     events: usize,
     seen: Seen,
 }
@@ -92,20 +99,17 @@ impl Seen {
 }
 
 impl History {
-    fn new(seed: u64) -> Self {
+    fn new(mode: Mode, seed: u64) -> Self {
         let published = Bundle::default();
-        let followers = probe::machines().into_iter().map(|machine| {
-            let view = View::new(&machine.name, &published);
-            (machine, view)
-        });
+        let followers = probe::machines().into_iter().map(|machine| Follower::new(machine, &published));
         let followers = followers.collect();
         let rng = Rng::new(seed);
         let (world, compiler) = (World::default(), Compiler::default());
-        Self { seed, rng, world, compiler, published, followers, events: 0, seen: Seen::default() }
+        Self { mode, seed, rng, world, compiler, published, followers, events: 0, seen: Seen::default() }
     }
 
     fn run(mut self) -> Seen {
-        let events = generate::begin(&mut self.rng);
+        let events = generate::begin(self.mode, &mut self.rng);
         self.step(events);
         for _ in 0..STEPS {
             let mut events = Vec::new();
@@ -176,18 +180,27 @@ impl History {
         if applied.is_err() || self.published.root() != target {
             self.fail(&format!("the changes do not lead there ({applied:?}): {changes:#?}"));
         }
-        for (machine, view) in &mut self.followers {
-            if view.apply(&changes).everything {
-                *view = View::new(&machine.name, &self.published);
+        for at in 0..self.followers.len() {
+            if self.rng.one_in(6) {
+                self.followers[at].move_about();
+            }
+            let followed = self.followers[at].follow(&changes, &self.published, &mut self.rng);
+            if let Err(why) = followed {
+                self.fail(&why);
             }
         }
     }
 
     fn send_packets(&mut self) {
         for at in 0..self.followers.len() {
-            let name = self.followers[at].0.name.clone();
+            let name = self.followers[at].machine.name.clone();
             let new = View::new(&name, &self.published);
-            if let Some(difference) = difference(&self.followers[at].1, &new) {
+            let of_kernel = |follower: &mut Follower| match self.mode {
+                Mode::Iptables => follower.difference(&new),
+                _ => None,
+            };
+            let difference = difference(&self.followers[at].view, &new);
+            if let Some(difference) = difference.or_else(|| of_kernel(&mut self.followers[at])) {
                 self.fail(&format!(
                     "{name} follows to something else than what it would begin with: {difference}"
                 ));
@@ -196,25 +209,41 @@ impl History {
             if !self.world.selects(&name) {
                 continue;
             }
-            let machine = &self.followers[at].0;
-            let kernels = [Family::V4, Family::V6].map(|family| Kernel::new(&new, family, machine));
-            let kernels = kernels.map(|kernel| kernel.expect("rules of both families"));
-            let model = Model::new(&self.world, machine);
-            let mut wrong = None;
-            for _ in 0..PACKETS {
-                let packet = probe::packet(&self.world, machine, &mut self.rng);
-                let kernel = &kernels[usize::from(packet.dst.is_ipv6())];
-                let (is, should) = (kernel.verdict(&packet), model.verdict(&packet));
-                self.seen.count(&should);
-                if is != should {
-                    wrong = Some(format!("at {name}: {packet}\n  rulecast: {is:?}\n  model:    {should:?}"));
-                    break;
-                }
-            }
-            if let Some(wrong) = wrong {
-                self.fail(&wrong);
+            if let Some(wrong) = self.send_packets_at(at, &new) {
+                self.fail(&format!("at {name}: {wrong}"));
             }
         }
+    }
+
+    /// Sends packets to one node; tells what was wrong.
+    fn send_packets_at(&mut self, at: usize, new: &View) -> Option<String> {
+        let Self { mode, followers, world, rng, seen, .. } = self;
+        let follower = &followers[at];
+        let machine = &follower.machine;
+        let model = Model::new(world, machine);
+        let families = [Family::V4, Family::V6];
+        let tables = families.map(|family| follower.tables(family));
+        let verdict: Box<dyn Fn(&Packet) -> Verdict> = if *mode == Mode::Iptables {
+            let kernels = tables.each_ref().map(|tables| Netfilter::new(tables, machine));
+            let kernels = kernels.map(|kernel| kernel.expect("rules of both families"));
+            Box::new(move |packet| kernels[usize::from(packet.dst.is_ipv6())].verdict(packet))
+        } else {
+            let kernels = families.map(|family| Kernel::new(new, family, machine));
+            let kernels = kernels.map(|kernel| kernel.expect("rules of both families"));
+            Box::new(move |packet| kernels[usize::from(packet.dst.is_ipv6())].verdict(packet))
+        };
+        for _ in 0..PACKETS {
+            let packet = probe::packet(world, machine, rng);
+            let (is, should) = (verdict(&packet), model.verdict(&packet));
+            seen.count(&should);
+            if is != should {
+                return Some(format!("{packet}\n  rulecast: {is:?}\n  model:    {should:?}"));
+            }
+            if let Some(wrong) = follower.in_between(&packet) {
+                return Some(format!("while it was written: {wrong}"));
+            }
+        }
+        None
     }
 
     fn fail(&self, what: &str) -> ! {
@@ -223,8 +252,10 @@ impl History {
         objects.extend(services.iter().map(|(name, object)| format!("{name}: {object:?}")));
         objects.extend(slices.iter().map(|(name, object)| format!("{name}: {object:?}")));
         objects.extend(nodes.iter().map(|(name, object)| format!("{name}: {object:?}")));
-        let (seed, events, objects) = (self.seed, self.events, objects.join("\n"));
-        panic!("{what}\n\nafter {events} events:\n{objects}\n\nrepeat it with RULECAST_SEED={seed}");
+        let (mode, seed, events, objects) = (self.mode, self.seed, self.events, objects.join("\n"));
+        panic!(
+            "{what}\n\nmode {mode}, after {events} events:\n{objects}\n\nrepeat it with RULECAST_SEED={seed}"
+        );
     }
 }
 
@@ -237,7 +268,7 @@ fn difference(one: &View, other: &View) -> Option<String> {
         return Some("other elements".to_owned());
     }
     for family in [Family::V4, Family::V6] {
-        if one.rules(family) != other.rules(family) {
+        if (one.rules(family), one.options(family)) != (other.rules(family), other.options(family)) {
             return Some(format!("other rules of {family:?}"));
         }
     }
@@ -268,8 +299,17 @@ fn variable(name: &str) -> Option<u64> {
 
 #[test]
 fn random_histories_end_where_kube_proxy_would() {
+    histories(Mode::Nftables);
+}
+
+#[test]
+fn random_histories_with_iptables_end_where_kube_proxy_would() {
+    histories(Mode::Iptables);
+}
+
+fn histories(mode: Mode) {
     if let Some(seed) = variable("RULECAST_SEED") {
-        History::new(seed).run();
+        History::new(mode, seed).run();
         return;
     }
     let count = variable("RULECAST_HISTORIES").unwrap_or(HISTORIES);
@@ -284,7 +324,7 @@ fn random_histories_end_where_kube_proxy_would() {
                         break;
                     }
                     let stop = StopAll(&next, count);
-                    let seen = History::new(seed).run();
+                    let seen = History::new(mode, seed).run();
                     std::mem::forget(stop);
                     total.lock().expect("no thread panics with it").add(seen);
                 }
@@ -292,6 +332,6 @@ fn random_histories_end_where_kube_proxy_would() {
         }
     });
     let total = total.into_inner().expect("no thread panicked");
-    println!("{count} histories: {total:?}");
+    println!("{count} histories in mode {mode}: {total:?}");
     assert!(total.least() >= count, "too few verdicts of one kind to prove anything: {total:?}");
 }

@@ -15,6 +15,7 @@ use crate::packet::{Machine, Outcome, Packet, Verdict};
 use crate::world::World;
 
 mod endpoints;
+mod iptables;
 
 /// Why a Service has an address and port. In the order of strength.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -65,6 +66,9 @@ impl<'w> Model<'w> {
 
     /// What becomes of a new connection.
     pub(crate) fn verdict(&self, packet: &Packet) -> Verdict {
+        if self.is_iptables() {
+            return self.with_iptables(packet);
+        }
         let refused = Verdict::from([Outcome::Rejected]);
         let vip = self.owner(packet, Some(packet.dst));
         let at_vip = vip.map(|(port, why)| self.at_vip(packet, port, why));
@@ -82,19 +86,21 @@ impl<'w> Model<'w> {
         if port.service.load_balancer_ips.contains(&packet.dst) && !self.in_source_ranges(port, packet) {
             return [Outcome::Dropped].into();
         }
-        if why == Why::ClusterIp {
-            let lists = self.categorize(port);
-            let list = if port.service.internal_local { lists.local } else { lists.cluster };
-            return self.to(packet, port, &list, lists.any, self.cluster_ip_masquerades(packet));
-        }
-        self.external(packet, port)
+        if why == Why::ClusterIp { self.at_cluster_ip(packet, port) } else { self.external(packet, port) }
+    }
+
+    fn at_cluster_ip(&self, packet: &Packet, port: Entry<'w>) -> Verdict {
+        let lists = self.categorize(port);
+        let list = if port.service.internal_local { lists.local } else { lists.cluster };
+        self.to(packet, port, &list, lists.any, self.cluster_ip_masquerades(packet))
     }
 
     /// NodePorts, load balancers and external IPs.
     fn external(&self, packet: &Packet, port: Entry<'w>) -> Verdict {
         let lists = self.categorize(port);
         // The rule for cluster IPs looks at the address only.
-        let by_cluster_ip = self.is_cluster_ip(packet.dst) && self.cluster_ip_masquerades(packet);
+        let by_cluster_ip =
+            !self.is_iptables() && self.is_cluster_ip(packet.dst) && self.cluster_ip_masquerades(packet);
         if !port.service.external_local {
             return self.to(packet, port, &lists.cluster, lists.any, true);
         }
@@ -142,7 +148,7 @@ impl<'w> Model<'w> {
             return [Outcome::Dropped].into();
         }
         let outcome = |at: &SocketAddr| {
-            let hairpin = packet.src == at.ip() && self.hairpin.contains(&(*at, port.port.proto as u8));
+            let hairpin = packet.src == at.ip() && self.is_hairpin(*at, port.port.proto);
             Outcome::To { endpoint: *at, masqueraded: masqueraded || hairpin }
         };
         list.iter().map(outcome).collect()
@@ -183,8 +189,11 @@ impl<'w> Model<'w> {
     }
 
     fn answers_node_ports(&self, addr: IpAddr) -> bool {
-        if !self.machine.is_local(addr) || addr.is_loopback() {
+        if !self.machine.is_local(addr) {
             return false;
+        }
+        if addr.is_loopback() {
+            return self.is_iptables() && self.loopback_answers_node_ports(addr);
         }
         match &self.world.options().node_port_addresses {
             NodePortAddresses::All => true,

@@ -40,7 +40,10 @@ pub(crate) type Verdict = BTreeSet<Outcome>;
 #[derive(Debug, Clone)]
 pub(crate) struct Machine {
     pub(crate) name: String,
+    /// The primary address first.
     pub(crate) addrs: Vec<IpAddr>,
+    /// A second one that comes and goes.
+    pub(crate) second: IpAddr,
 }
 
 impl Machine {

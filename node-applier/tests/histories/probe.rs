@@ -14,6 +14,7 @@ use crate::world::World;
 pub(crate) fn machines() -> Vec<Machine> {
     let machine = |number: u8| Machine {
         name: format!("n{number}"),
+        second: IpAddr::from([198, 51, 100, number]),
         addrs: vec![
             IpAddr::from([192, 0, 2, number]),
             IpAddr::from([198, 51, 100, number]),
@@ -35,7 +36,7 @@ pub(crate) fn packet(world: &World, machine: &Machine, rng: &mut Rng) -> Packet 
     }
     // A packet from a loopback address goes nowhere but to the node itself.
     from.retain(|addr| family(addr) && !addr.is_loopback());
-    let src = rng.pick(&from);
+    let src = if dst.is_loopback() && rng.one_in(2) { dst } else { rng.pick(&from) };
     let interfaces = [None, Some("cbr0"), Some("cbr01"), Some("veth1"), Some("eth0")];
     let interface = if machine.is_local(src) { None } else { rng.pick(&interfaces) };
     Packet { proto, src, dst, dport, interface }
@@ -49,7 +50,7 @@ fn aimed(world: &World, machine: &Machine, rng: &mut Rng) -> Option<(Proto, IpAd
     let (to, number) = match rng.below(10) {
         0..=3 => (service.cluster_ips.clone(), Some(port.port)),
         4 | 5 => ([&service.load_balancer_ips[..], &service.external_ips].concat(), Some(port.port)),
-        6..=8 => (machine.addrs.clone(), port.node_port),
+        6..=8 => ([&machine.addrs[..], &ips(&["127.0.0.1", "::1"])].concat(), port.node_port),
         _ => return None,
     };
     if to.is_empty() { None } else { Some((port.proto, rng.pick(&to), number?)) }
