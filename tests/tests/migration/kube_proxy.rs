@@ -36,7 +36,7 @@ impl Mode {
 
     /// How it shows as who serves.
     pub(crate) fn party(self) -> Proxy {
-        if self == Self::Nftables { Proxy::KubeProxy } else { Proxy::Iptables }
+        if self == Self::Nftables { Proxy::Upstream } else { Proxy::Iptables }
     }
 
     /// The variant of the program `iptables` that it finds.
@@ -67,14 +67,11 @@ impl Site {
         wait_for("kube-proxy's rules", PATIENCE, || {
             let wanted = self.services.sticky.cluster.map(|to| to.ip().to_string());
             for (family, ip) in ["ip", "ip6"].iter().zip(wanted) {
-                let text = match mode {
-                    Mode::Nftables => {
-                        nft(self.namespace(), &["list", "map", family, "kube-proxy", "service-ips"])?
-                    }
-                    _ => {
-                        let tool = format!("{family}tables-{}-save", mode.variant());
-                        self.namespace().output(&tool, &["-t", "nat"])?
-                    }
+                let text = if mode == Mode::Nftables {
+                    nft(self.namespace(), &["list", "map", family, "kube-proxy", "service-ips"])?
+                } else {
+                    let tool = format!("{family}tables-{}-save", mode.variant());
+                    self.namespace().output(&tool, &["-t", "nat"])?
                 };
                 ensure!(text.contains(&ip), "nothing of {ip} in {text}");
             }

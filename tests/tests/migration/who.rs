@@ -18,7 +18,7 @@ pub(crate) enum Proxy {
     /// rulecast, mode nftables.
     Rulecast,
     /// kube-proxy, mode nftables.
-    KubeProxy,
+    Upstream,
     /// Rules of iptables, whose DNAT a trace does not name as such.
     Iptables,
 }
@@ -65,7 +65,7 @@ fn trace(site: &Site, to: SocketAddr) -> anyhow::Result<Proxy> {
     };
     match (translates(" ip rulecast "), translates(" ip kube-proxy ")) {
         (true, false) => Ok(Proxy::Rulecast),
-        (false, true) => Ok(Proxy::KubeProxy),
+        (false, true) => Ok(Proxy::Upstream),
         (false, false) => Ok(Proxy::Iptables),
         (true, true) => anyhow::bail!("both: {trace}"),
     }
