@@ -52,7 +52,7 @@ pub(crate) struct Fake(Rc<RefCell<State>>);
 impl Table {
     /// A chain's rules.
     pub(crate) fn rules(&self, chain: &str) -> &[Rule] {
-        self.0.get(chain).map_or_else(|| panic!("there is no chain {chain}"), |rules| rules)
+        self.0.get(chain).unwrap_or_else(|| panic!("there is no chain {chain}"))
     }
 
     fn with_built_in(name: &str) -> Self {
