@@ -85,7 +85,7 @@ impl Iptables {
     fn clean_variant(tool: &dyn Xtables) -> Result<(), BackendError> {
         for family in FAMILIES {
             for table in Table::ALL {
-                if !watch::has_table(tool, family, table) {
+                if !tool.may_have(family, table.name(), &chain::Chain::Services.name()) {
                     continue;
                 }
                 let found = Found::read(&tool.save(family, table.name())?, false);

@@ -47,6 +47,10 @@ pub trait Xtables {
     /// What a table holds, as `iptables-save` prints it.
     fn save(&self, family: Family, table: &str) -> Result<String, BackendError>;
 
+    /// Whether a table may have a chain of this name, without reading all of the table: somebody else may have a hundred thousand
+    /// rules there. Nor is a table made by the question.
+    fn may_have(&self, family: Family, table: &str, chain: &str) -> bool;
+
     /// Writes rules as `iptables-restore --noflush` does, each table at once. What the text does not name stays.
     fn restore(
         &self,
@@ -124,11 +128,8 @@ impl Tool {
 
     fn program(self, family: Family, what: &str) -> String {
         let family = if family == Family::V4 { "iptables" } else { "ip6tables" };
-        if self.named {
-            format!("{family}-{}-{what}", self.variant.word())
-        } else {
-            format!("{family}-{what}")
-        }
+        let what = if what.is_empty() { String::new() } else { format!("-{what}") };
+        if self.named { format!("{family}-{}{what}", self.variant.word()) } else { format!("{family}{what}") }
     }
 
     /// Whether its programs can be run.
@@ -167,6 +168,22 @@ impl Xtables for Tool {
             return Err(failed(&program, &output));
         }
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    fn may_have(&self, family: Family, table: &str, chain: &str) -> bool {
+        match self.variant {
+            Variant::Legacy => {
+                let names = if family == Family::V4 { "ip_tables_names" } else { "ip6_tables_names" };
+                // Of this thread: another one may be in another network namespace.
+                let names = std::fs::read_to_string(format!("/proc/thread-self/net/{names}"));
+                names.is_ok_and(|names| names.lines().any(|name| name == table))
+            }
+            Variant::Nft => {
+                let program = self.program(family, "");
+                let args = ["-t", table, "-n", "-L", chain];
+                Command::new(program).args(args).output().is_ok_and(|output| output.status.success())
+            }
+        }
     }
 
     fn restore(

@@ -6,7 +6,6 @@
 
 use std::time::{Duration, Instant};
 
-use rulecast_bundle::nft::Family;
 use rulecast_netlink::{Connection, TableInfo, table_info};
 use tracing::warn;
 
@@ -112,15 +111,4 @@ fn read(tool: &dyn Xtables, tables: &[Tables], spelling: bool) -> Result<Option<
         }
     }
     Ok(None)
-}
-
-/// Whether a table is there to be read. Asking the legacy tools for one that is not would make it.
-pub(super) fn has_table(tool: &dyn Xtables, family: Family, table: Table) -> bool {
-    if tool.variant() == Variant::Nft {
-        return true;
-    }
-    let names = if family == Family::V4 { "ip_tables_names" } else { "ip6_tables_names" };
-    // Of this thread: another one may be in another network namespace.
-    std::fs::read_to_string(format!("/proc/thread-self/net/{names}"))
-        .is_ok_and(|names| names.lines().any(|name| name == table.name()))
 }

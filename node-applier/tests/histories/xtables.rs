@@ -222,6 +222,10 @@ impl Xtables for Fake {
         Ok(text + "COMMIT\n")
     }
 
+    fn may_have(&self, family: Family, table: &str, chain: &str) -> bool {
+        self.tables(family).get(table).is_some_and(|table| table.0.contains_key(chain))
+    }
+
     fn restore(
         &self,
         family: Family,
