@@ -86,9 +86,23 @@ const FROM_IPTABLES: &[Deliberate] = &[
     },
 ];
 
+/// A client outside sticks to an endpoint, and nothing masquerades it: what an endpoint on another node answers does not come back
+/// through the node that translated.
+fn is_chance(worlds: &Worlds, seen: &Seen<'_>) -> bool {
+    let unmasked = !worlds.config.detect_local && !worlds.config.masquerade_all;
+    let outside = matches!(seen.probe.source, Source::Client | Source::Blocked);
+    let one_answered = seen.peer.answered() != seen.ours.answered();
+    unmasked && outside && seen.probe.target.sticky && seen.at("clusterIP") && one_answered
+}
+
 /// Why a difference is meant to be; nothing if it is not.
 pub(crate) fn reason(worlds: &Worlds, probe: &Probe, peer: &Outcome, ours: &Outcome) -> Option<&'static str> {
     let seen = Seen { probe, peer, ours };
+    if is_chance(worlds, &seen) {
+        return Some(
+            "which endpoint a client sticks to is chance, and so whether its answer finds the way back",
+        );
+    }
     let lists = match (worlds.config.mode, worlds.config.peer_mode) {
         (NFTABLES, NFTABLES) => [NFTABLES_FROM_NFTABLES, &[]],
         (NFTABLES, IPTABLES) => [NFTABLES_FROM_IPTABLES, FROM_IPTABLES],
