@@ -17,9 +17,11 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// A SYN that is not answered is sent again after this long.
 const SYN_AGAIN: Duration = Duration::from_secs(1);
 /// A port may be used again before conntrack let go of its last connection, and then the kernel refuses the new one, whoever serves:
-/// of so many connections one may fail, if the next one, at once and from another port, does not. What is refused for more than a
-/// millisecond or two fails twice.
+/// of so many connections one may fail, or lose its SYN, if the next ones, at once and from other ports, do not. It happens with
+/// either proxy alone, too. What is refused for longer than a few milliseconds fails again and again.
 const REUSED: usize = 100;
+/// How often a connection that failed is made again, at once.
+const AGAIN: usize = 2;
 /// So many failures are told one by one.
 const TOLD: usize = 10;
 
@@ -84,19 +86,21 @@ fn run(call: &Call, clock: &Clock) -> Tally {
         let (start, before) = (Instant::now(), repeated_syns());
         let connect =
             || probe::connect_here(call.proto, call.to, PATIENCE).and_then(|answer| judge(call, &answer));
-        let answer = connect().or_else(|_| {
+        let mut answer = connect();
+        for _ in 0..AGAIN {
+            if answer.is_ok() {
+                break;
+            }
             tally.once += 1;
-            connect()
-        });
+            answer = connect();
+        }
         let took = start.elapsed();
         // Slow alone is a busy machine. And a SYN is repeated at once when it meets a port that waits for its last connection's
         // end, which is no gap either.
         let repeated = before.is_none() || repeated_syns() != before;
         let lost = took >= SYN_AGAIN && call.proto == Proto::Tcp && repeated;
-        let answer = answer.and_then(|pod| {
-            ensure!(!lost, "a SYN got lost: it took {} ms", took.as_millis());
-            Ok(pod)
-        });
+        // The kernel made it again by itself.
+        tally.once += usize::from(lost);
         tally.made += 1;
         tally.slowest = tally.slowest.max(took);
         match answer {
