@@ -74,8 +74,8 @@ impl Caller {
             self.name,
             slowest.as_millis()
         );
-        ensure!(once <= made.div_ceil(REUSED), "{}: {once} of {made} had to be made again", self.name);
         ensure!(failed == 0, "{}: {failed} of {made} failed:\n  {}", self.name, told.join("\n  "));
+        ensure!(once <= made.div_ceil(REUSED), "{}: {once} of {made} had to be made again", self.name);
         Ok(made)
     }
 }
