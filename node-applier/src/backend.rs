@@ -76,6 +76,12 @@ pub enum BackendError {
 }
 
 impl BackendError {
+    /// After a write that failed: an update cannot tell what it begins with.
+    #[must_use]
+    pub fn not_known() -> Self {
+        Self::Rules("what the kernel holds is not known any more".to_owned())
+    }
+
     /// Whether a set has no room for another element (`ENFILE`); a rebuild makes it larger.
     #[must_use]
     pub fn is_full(&self) -> bool {

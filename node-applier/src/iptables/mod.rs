@@ -156,14 +156,10 @@ impl Backend for Iptables {
         remove_sets(tool, &self.tables)?;
         self.known = true;
         self.watch.written(tool, &self.tables);
-        if !std::mem::replace(&mut self.other_is_clean, true) {
-            let other = match tool.variant() {
-                Variant::Legacy => Variant::Nft,
-                Variant::Nft => Variant::Legacy,
-            };
-            if let Err(error) = Self::clean_variant(&Tool::of(other)) {
-                debug!(%error, "the other variant of iptables was not looked through");
-            }
+        if !std::mem::replace(&mut self.other_is_clean, true)
+            && let Err(error) = Self::clean_variant(&Tool::of(tool.variant().other()))
+        {
+            debug!(%error, "the other variant of iptables was not looked through");
         }
         Ok(applied)
     }
@@ -175,7 +171,7 @@ impl Backend for Iptables {
         node_addrs: &[IpAddr],
     ) -> Result<Applied, BackendError> {
         if !self.known {
-            return Err(BackendError::Rules("what the kernel holds is not known any more".to_owned()));
+            return Err(BackendError::not_known());
         }
         let is_new = |family| {
             view.options(family).is_some()

@@ -31,6 +31,15 @@ pub enum Variant {
 }
 
 impl Variant {
+    /// The other one.
+    #[must_use]
+    pub fn other(self) -> Self {
+        match self {
+            Self::Legacy => Self::Nft,
+            Self::Nft => Self::Legacy,
+        }
+    }
+
     fn word(self) -> &'static str {
         match self {
             Self::Legacy => "legacy",

@@ -4,7 +4,7 @@ use rulecast_bundle::nft::Family;
 
 use super::{has_ipv6, rules};
 use crate::backend::{BackendError, Verified};
-use crate::iptables::{Tool, Variant, Xtables};
+use crate::iptables::{Tool, Xtables};
 
 /// What iptables-save prints of the tables that have rules of ours.
 pub(super) type Saved = Vec<(Family, String)>;
@@ -52,10 +52,7 @@ impl PacketFilter {
     /// Removes the rules, also what an earlier run left in the other variant of iptables.
     pub(super) fn remove(&mut self) -> Result<(), BackendError> {
         let tool = self.tool()?;
-        let other = match tool.variant() {
-            Variant::Legacy => Tool::of(Variant::Nft),
-            Variant::Nft => Tool::of(Variant::Legacy),
-        };
+        let other = Tool::of(tool.variant().other());
         self.rules.clear();
         for family in [Family::V4, Family::V6].into_iter().filter(|f| *f == Family::V4 || has_ipv6()) {
             restore(tool, family, &rules::removal(&save(tool, family)?))?;

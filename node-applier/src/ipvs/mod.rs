@@ -239,7 +239,7 @@ impl Backend for Ipvs {
         node_addrs: &[IpAddr],
     ) -> Result<Applied, BackendError> {
         if !self.known {
-            return Err(BackendError::Rules("what the kernel holds is not known any more".to_owned()));
+            return Err(BackendError::not_known());
         }
         let served: Vec<Family> = self.filter.families().collect();
         let mut sources: BTreeSet<Source> = touched.targets.iter().map(Source::of).collect();

@@ -180,7 +180,7 @@ impl Backend for Nftables {
         node_addrs: &[IpAddr],
     ) -> Result<Applied, BackendError> {
         if !self.known {
-            return Err(BackendError::Rules("what the kernel holds is not known any more".to_owned()));
+            return Err(BackendError::not_known());
         }
         let mut batch = Batch::new();
         let mut purge = BTreeSet::new();
