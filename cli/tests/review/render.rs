@@ -105,10 +105,11 @@ fn what_is_missing_is_said() {
     );
     let (code, _, errors) = outcome(&["render", path(&dir), "--pool", "z"]);
     assert!(code == 2 && errors.contains("there is no RulePool z"), "{errors}");
-    let iptables = directory(&[("p.yaml", &pool("x").replace("spec: {}", "spec: {mode: iptables}"))]);
-    let text = render(&iptables, &[]);
+    let in_iptables = pool("x").replace("spec: {}", "spec: {mode: iptables}");
+    let iptables = directory(&[("all.yaml", &file(&[service("a/b", 1, 80), in_iptables, pool("y")]))]);
+    let text = render(&iptables, &["--pool", "x"]);
     assert!(text.contains("\n# iptables-restore --noflush\n*nat\n:RC-SERVICES - [0:0]\n"), "{text}");
     // The same nodePortAddresses mean what they mean in that mode.
     assert_eq!(render(&dir, &["--pool", "x", "--mode", "iptables"]), text);
-    assert_eq!(render(&iptables, &["--mode", "nftables"]), render(&dir, &["--pool", "x"]));
+    assert_eq!(render(&iptables, &["--pool", "x", "--mode", "nftables"]), render(&dir, &["--pool", "x"]));
 }
