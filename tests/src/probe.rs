@@ -115,7 +115,7 @@ fn tcp_from_port(port: u16, to: SocketAddr) -> io::Result<String> {
     let socket = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
     setsockopt(&socket, ReuseAddr, &true)?;
     setsockopt(&socket, SendTimeout, &TimeVal::milliseconds(CONNECT.as_millis().try_into().unwrap_or(1500)))?;
-    setsockopt(&socket, Linger, &libc_linger())?;
+    setsockopt(&socket, Linger, &close_is_reset())?;
     bind(socket.as_raw_fd(), &SockaddrIn::new(0, 0, 0, 0, port))?;
     connect_socket(socket.as_raw_fd(), &SockaddrStorage::from(to))?;
     let mut stream = TcpStream::from(socket);
@@ -125,8 +125,7 @@ fn tcp_from_port(port: u16, to: SocketAddr) -> io::Result<String> {
     Ok(text)
 }
 
-/// To close is to reset.
-fn libc_linger() -> nix::libc::linger {
+fn close_is_reset() -> nix::libc::linger {
     nix::libc::linger { l_onoff: 1, l_linger: 0 }
 }
 
@@ -157,6 +156,9 @@ fn attempt(proto: Proto, to: SocketAddr, connect: Duration, answer: Duration) ->
 
 fn tcp(to: SocketAddr, connect: Duration, answer: Duration) -> io::Result<String> {
     let mut stream = TcpStream::connect_timeout(&to, connect)?;
+    // Neither end then waits for stragglers: with many connections in a row a port is soon used again, and an end that waits
+    // would answer the new connection for the old one, whoever translates.
+    setsockopt(&stream, Linger, &close_is_reset())?;
     stream.set_read_timeout(Some(answer))?;
     let mut text = String::new();
     stream.read_to_string(&mut text)?;

@@ -16,12 +16,6 @@ use crate::traffic::{Clock, PATIENCE};
 const PAUSE: Duration = Duration::from_millis(20);
 /// A SYN that is not answered is sent again after this long.
 const SYN_AGAIN: Duration = Duration::from_secs(1);
-/// A port may be used again before conntrack let go of its last connection, and then the kernel refuses the new one, whoever serves:
-/// of so many connections one may fail, or lose its SYN, if the next ones, at once and from other ports, do not. It happens with
-/// either proxy alone, too. What is refused for longer than a few milliseconds fails again and again.
-const REUSED: usize = 100;
-/// How often a connection that failed is made again, at once.
-const AGAIN: usize = 2;
 /// So many failures are told one by one.
 const TOLD: usize = 10;
 
@@ -50,8 +44,6 @@ pub(crate) struct Caller {
 struct Tally {
     made: usize,
     failed: usize,
-    /// Failed, and not at once again.
-    once: usize,
     told: Vec<String>,
     by: BTreeMap<String, usize>,
     slowest: Duration,
@@ -68,14 +60,9 @@ impl Caller {
     /// Waits for its end, and returns how many connections it made; that any failed is an error.
     pub(crate) fn end(self) -> anyhow::Result<usize> {
         let tally = self.thread.join().map_err(|_| anyhow::anyhow!("{} panicked", self.name))?;
-        let Tally { made, failed, once, told, by, slowest } = tally;
-        println!(
-            "  {}: {made} made, {once} made again, slowest {} ms, by {by:?}",
-            self.name,
-            slowest.as_millis()
-        );
+        let Tally { made, failed, told, by, slowest } = tally;
+        println!("  {}: {made} made, slowest {} ms, by {by:?}", self.name, slowest.as_millis());
         ensure!(failed == 0, "{}: {failed} of {made} failed:\n  {}", self.name, told.join("\n  "));
-        ensure!(once <= made.div_ceil(REUSED), "{}: {once} of {made} had to be made again", self.name);
         Ok(made)
     }
 }
@@ -84,23 +71,16 @@ fn run(call: &Call, clock: &Clock) -> Tally {
     let mut tally = Tally::default();
     while !clock.is_over() {
         let (start, before) = (Instant::now(), repeated_syns());
-        let connect =
-            || probe::connect_here(call.proto, call.to, PATIENCE).and_then(|answer| judge(call, &answer));
-        let mut answer = connect();
-        for _ in 0..AGAIN {
-            if answer.is_ok() {
-                break;
-            }
-            tally.once += 1;
-            answer = connect();
-        }
+        let answer =
+            probe::connect_here(call.proto, call.to, PATIENCE).and_then(|answer| judge(call, &answer));
         let took = start.elapsed();
-        // Slow alone is a busy machine. And a SYN is repeated at once when it meets a port that waits for its last connection's
-        // end, which is no gap either.
+        // Slow alone is a busy machine.
         let repeated = before.is_none() || repeated_syns() != before;
         let lost = took >= SYN_AGAIN && call.proto == Proto::Tcp && repeated;
-        // The kernel made it again by itself.
-        tally.once += usize::from(lost);
+        let answer = answer.and_then(|pod| {
+            ensure!(!lost, "{pod} answered after {} ms, to the second SYN", took.as_millis());
+            Ok(pod)
+        });
         tally.made += 1;
         tally.slowest = tally.slowest.max(took);
         match answer {
