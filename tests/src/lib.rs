@@ -7,6 +7,7 @@
 pub mod cluster;
 pub mod control_plane;
 pub mod http;
+pub mod kube_proxy;
 pub mod kubectl;
 pub mod namespace;
 pub mod network;

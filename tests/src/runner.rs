@@ -29,6 +29,19 @@ impl Choice {
     }
 }
 
+/// Whether the command line asks for any of these scenarios.
+#[must_use]
+pub fn wants_any<S>(scenarios: &[Scenario<S>]) -> bool {
+    let choice = Choice::read();
+    scenarios.iter().any(|(name, _)| choice.wants(name))
+}
+
+/// Whether the command line asks for names only.
+#[must_use]
+pub fn lists() -> bool {
+    Choice::read().list
+}
+
 /// Sets up, runs the scenarios that are asked for, calls `failed` after each that fails, and tears down.
 pub fn run<S>(
     scenarios: &[Scenario<S>],

@@ -30,17 +30,46 @@ const INSIDE: &str = "--inside";
 const BEGIN: &str = "rulecast-uml: begin";
 const END: &str = "rulecast-uml: end ";
 
+/// What IPVS mode needs of a kernel: the rest is loaded when it is asked for.
+pub const OF_IPVS: &[&str] = &[
+    "ip_vs",
+    "ip_set",
+    "ip_set_hash_ip",
+    "ip_set_hash_ipport",
+    "ip_set_hash_ipportip",
+    "ip_set_hash_ipportnet",
+    "dummy",
+    "veth",
+    "bridge",
+    "iptable_mangle",
+    "iptable_nat",
+    "iptable_filter",
+    "ip6table_mangle",
+    "ip6table_nat",
+    "ip6table_filter",
+];
+
 /// Whether this program runs inside.
 #[must_use]
 pub fn is_inside() -> bool {
     std::env::args().any(|arg| arg == INSIDE)
 }
 
-/// Boots user-mode Linux, loads modules and runs this program in it with the same arguments; its outcome is this one's.
-/// `first` are modules that must be there.
+/// What it is like.
+#[derive(Debug, Clone, Copy)]
+pub struct Machine<'a> {
+    /// Modules that must be there.
+    pub modules: &'a [&'a str],
+    /// In MiB.
+    pub memory: u32,
+    /// Environment variables of the program inside.
+    pub variables: &'a [(&'a str, &'a Path)],
+}
+
+/// Boots user-mode Linux and runs this program in it with the same arguments; its outcome is this one's.
 #[must_use]
-pub fn boot(first: &[&str]) -> ExitCode {
-    match try_boot(first) {
+pub fn boot(machine: Machine<'_>) -> ExitCode {
+    match try_boot(machine) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
@@ -50,17 +79,18 @@ pub fn boot(first: &[&str]) -> ExitCode {
     }
 }
 
-fn try_boot(modules: &[&str]) -> anyhow::Result<bool> {
+fn try_boot(machine: Machine<'_>) -> anyhow::Result<bool> {
     ensure!(
         Path::new(MODULES).is_dir(),
         "its modules are not in {MODULES}: install the package user-mode-linux, or run tests/prepare.sh"
     );
     let folder = tempfile::tempdir()?;
     let init = folder.path().join("init");
-    fs::write(&init, script(modules)?)?;
+    fs::write(&init, script(machine)?)?;
     fs::set_permissions(&init, fs::Permissions::from_mode(0o755))?;
     let mut child = Command::new(KERNEL)
-        .args(["mem=512M", "rootfstype=hostfs", "ro", "quiet", "loglevel=1", "con=null", "con0=fd:0,fd:1"])
+        .arg(format!("mem={}M", machine.memory))
+        .args(["rootfstype=hostfs", "ro", "quiet", "loglevel=1", "con=null", "con0=fd:0,fd:1"])
         .arg(format!("init={}", init.display()))
         .arg(format!("uml_dir={}", folder.path().display()))
         .stdin(Stdio::null())
@@ -110,21 +140,28 @@ fn follow(child: &mut Child) -> anyhow::Result<bool> {
 }
 
 /// The first thing that runs inside. What tests write goes to memory; the machine's files stay as they are.
-fn script(modules: &[&str]) -> anyhow::Result<String> {
+fn script(machine: Machine<'_>) -> anyhow::Result<String> {
     let program = std::env::current_exe()?;
     // The programs under test are built outside.
     let programs = crate::programs::folder()?.display();
+    let variables: Vec<String> = machine
+        .variables
+        .iter()
+        .map(|(name, value)| format!("export {name}='{}'\n", value.display()))
+        .collect();
     let args: Vec<String> =
         std::env::args().skip(1).map(|arg| format!("'{}'", arg.replace('\'', ""))).collect();
     Ok(format!(
         "#!/bin/sh\n\
          export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/run TMPDIR=/run\n\
          export RULECAST_BIN_DIR='{programs}'\n\
+         {variables}\
          mount -t proc proc /proc && mount -t sysfs sysfs /sys && mount -t tmpfs tmpfs /run || exit 1\n\
-         ip link set lo up\n\
+         ip link set lo up && hostname inside\n\
          for module in {modules}; do modprobe $module || exit 1; done\n\
          exec '{program}' {INSIDE} {args}\n",
-        modules = modules.join(" "),
+        variables = variables.concat(),
+        modules = machine.modules.join(" "),
         program = program.display(),
         args = args.join(" "),
     ))

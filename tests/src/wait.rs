@@ -5,8 +5,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow};
 
+use crate::uml;
+
 /// How long anything may take that happens at once on a quiet machine. Generous: it bounds failures only.
 pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How much longer anything may take in user-mode Linux.
+const SLOWER: u32 = 6;
 
 /// Between two looks.
 const POLL: Duration = Duration::from_millis(50);
@@ -17,6 +22,7 @@ pub fn wait_for<T>(
     limit: Duration,
     mut look: impl FnMut() -> anyhow::Result<T>,
 ) -> anyhow::Result<T> {
+    let limit = if uml::is_inside() { limit * SLOWER } else { limit };
     let end = Instant::now() + limit;
     loop {
         match look() {

@@ -10,15 +10,17 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
 use rulecast_bench::apply;
-use rulecast_tests::uml;
+use rulecast_tests::uml::{self, Machine};
 
 /// What is loaded before; the rest when it is asked for.
 const MODULES: &[&str] = &["ip_vs", "ip_set", "dummy", "iptable_nat", "iptable_filter"];
+/// In MiB.
+const MEMORY: u32 = 512;
 
 fn main() -> ExitCode {
     let uml = std::env::args().any(|arg| arg == "--uml");
     match (uml, uml::is_inside()) {
-        (true, false) => uml::boot(MODULES),
+        (true, false) => uml::boot(Machine { modules: MODULES, memory: MEMORY, variables: &[] }),
         (true, true) => uml::inside(outcome),
         (false, _) => outcome(),
     }

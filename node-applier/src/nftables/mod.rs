@@ -40,6 +40,19 @@ const LEFTOVERS: Duration = Duration::from_secs(1);
 /// How often the kernel is compared with what it should hold, while somebody changes the ruleset all the time.
 const VERIFY_ATTEMPTS: usize = 5;
 
+/// A kernel without nf_tables, or without a part of it, does not support what is asked: `nfnetlink_rcv_batch` answers
+/// `EOPNOTSUPP`.
+fn unsupported(error: rulecast_netlink::Error) -> BackendError {
+    if error.errno() != Some(nix::errno::Errno::EOPNOTSUPP as i32) {
+        return error.into();
+    }
+    let message = format!(
+        "this kernel lacks nf_tables, or a part of it: {error}; run `modprobe nf_tables` on the node, or set the RulePool's \
+         mode to iptables"
+    );
+    BackendError::Unsupported { reason: "MissingModule", message }
+}
+
 /// Services in nf_tables.
 pub struct Nftables {
     connection: Connection,
@@ -73,7 +86,7 @@ impl Nftables {
 
     fn commit(&mut self, batch: Batch) -> Result<Committed, BackendError> {
         if batch.bytes() <= LARGE {
-            let committed = self.connection.commit(batch)?;
+            let committed = self.connection.commit(batch).map_err(unsupported)?;
             self.generation = committed.generation;
             return Ok(committed);
         }
@@ -81,7 +94,7 @@ impl Nftables {
         self.monitor.pause()?;
         let committed = self.connection.commit(batch);
         self.monitor.resume()?;
-        let committed = committed?;
+        let committed = committed.map_err(unsupported)?;
         self.generation = committed.generation;
         // The monitor heard nothing meanwhile. The generation tells whether there was anything but our transaction; if
         // it was somebody else's table, one rebuild too many is the price.

@@ -12,6 +12,8 @@ pub(crate) const POOL: &str = "default";
 pub(crate) const NFTABLES: &str = "nftables";
 /// The older mode of both.
 pub(crate) const IPTABLES: &str = "iptables";
+/// The one that has a kernel part of its own.
+pub(crate) const IPVS: &str = "ipvs";
 
 /// What is configured; everything else has its default.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,6 +54,11 @@ impl Config {
         Self { name: "iptables", peer_mode: IPTABLES, mode: IPTABLES, ..Self::default() }
     }
 
+    /// The same for IPVS mode, in both worlds.
+    pub(crate) fn ipvs() -> Self {
+        Self { name: "ipvs", peer_mode: IPVS, mode: IPVS, ..Self::default() }
+    }
+
     fn cluster_cidr(&self) -> &'static str {
         if self.detect_local { POD_CIDRS } else { "" }
     }
@@ -67,6 +74,7 @@ impl Config {
             "clusterCIDR": self.cluster_cidr(),
             "nodePortAddresses": self.node_port_addresses,
             "iptables": { "masqueradeAll": self.masquerade_all, "minSyncPeriod": "100ms" },
+            "ipvs": { "minSyncPeriod": "100ms" },
             "nftables": { "masqueradeAll": self.masquerade_all, "minSyncPeriod": "100ms" },
             // What belongs to the whole machine cannot be set in a namespace.
             "conntrack": {

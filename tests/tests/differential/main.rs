@@ -14,8 +14,11 @@
 
 use std::process::ExitCode;
 
+use rulecast_tests::control_plane;
 use rulecast_tests::runner::{self, Scenario};
+use rulecast_tests::uml::{self, Machine};
 
+use crate::config::Config;
 use crate::worlds::Worlds;
 
 mod addresses;
@@ -31,6 +34,7 @@ mod generator;
 mod health;
 mod histories;
 mod iptables;
+mod ipvs;
 mod matrix;
 mod outcome;
 mod probes;
@@ -43,6 +47,9 @@ mod shares;
 mod targets;
 mod world;
 mod worlds;
+
+/// Of user-mode Linux, with a control plane and four proxies, in MiB.
+const MEMORY: u32 = 3072;
 
 macro_rules! scenarios {
     ($($module:ident::$name:ident,)*) => {
@@ -97,6 +104,32 @@ const SCENARIOS: &[Scenario<Worlds>] = scenarios![
     iptables::addresses_come_and_go,
 ];
 
+/// In user-mode Linux.
+const IPVS: &[Scenario<Worlds>] = scenarios![ipvs::base,];
+
 fn main() -> ExitCode {
-    runner::run(SCENARIOS, Worlds::start, Worlds::print_complaints)
+    if uml::is_inside() {
+        let start = || Worlds::start(Config::ipvs());
+        return uml::inside(|| runner::run(IPVS, start, Worlds::print_complaints));
+    }
+    let here = runner::run(SCENARIOS, || Worlds::start(Config::default()), Worlds::print_complaints);
+    if !runner::wants_any(IPVS) {
+        return here;
+    }
+    let inside = match control_plane::peers() {
+        Ok(_) if runner::lists() => runner::run(IPVS, || unreachable!(), |_: &Worlds| ()),
+        Ok(peers) => {
+            let cache = peers.ancestors().nth(2).unwrap_or(&peers);
+            uml::boot(Machine {
+                modules: uml::OF_IPVS,
+                memory: MEMORY,
+                variables: &[("RULECAST_CACHE", cache)],
+            })
+        }
+        Err(error) => {
+            println!("{error:#}");
+            ExitCode::FAILURE
+        }
+    };
+    if here == ExitCode::SUCCESS { inside } else { here }
 }

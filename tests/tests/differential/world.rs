@@ -89,10 +89,13 @@ fn void(hub: &Namespace) -> anyhow::Result<()> {
         hub.ip(&format!("{family} route del unreachable default"))?;
         hub.ip(&format!("{family} route add default dev void"))?;
     }
-    let rules = "add table inet void; \
-        add chain inet void forward { type filter hook forward priority 0; }; \
-        add rule inet void forward oifname void reject with icmpx type host-unreachable";
-    hub.output("nft", &[rules]).map(drop)
+    for (tool, answer) in
+        [("iptables-legacy", "icmp-host-unreachable"), ("ip6tables-legacy", "icmp6-addr-unreachable")]
+    {
+        let rule = ["-A", "FORWARD", "-o", "void", "-j", "REJECT", "--reject-with", answer];
+        hub.output(tool, &rule)?;
+    }
+    Ok(())
 }
 
 /// The second addresses of a node, both families.

@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use rulecast_tests::control_plane::{self, ControlPlane};
+use rulecast_tests::kube_proxy;
 use rulecast_tests::kubectl::Kubectl;
 use rulecast_tests::namespace::{self, Namespace};
 use rulecast_tests::process::Process;
@@ -17,7 +18,7 @@ use rulecast_tests::wait::{PATIENCE, wait_for};
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::config::{Config, NFTABLES, POOL};
+use crate::config::{Config, IPVS, NFTABLES, POOL};
 use crate::world::World;
 
 /// Where the API server listens. Every node has a second interface to it, which carries nothing else.
@@ -64,9 +65,28 @@ fn start_peer(process: &mut Process, node: &Namespace, mode: &str) -> anyhow::Re
         }
         process.terminate()?;
         // Its rules would pass for those of the next one.
-        node.output("nft", &["flush", "ruleset"])?;
+        clean(node, mode)?;
     }
     anyhow::bail!("kube-proxy never knows both the Service range and its zone")
+}
+
+/// Removes all rules of a node.
+fn clean(node: &Namespace, mode: &str) -> anyhow::Result<()> {
+    if mode != IPVS {
+        return node.output("nft", &["flush", "ruleset"]).map(drop);
+    }
+    node.output("ipvsadm", &["--clear"])?;
+    for (tool, table) in
+        ["iptables", "ip6tables"].into_iter().flat_map(|f| ["mangle", "nat", "filter"].map(|t| (f, t)))
+    {
+        let tool = format!("{tool}-legacy");
+        node.output(&tool, &["-w", "-t", table, "-F"])?;
+        node.output(&tool, &["-w", "-t", table, "-X"])?;
+    }
+    node.output("ipset", &["destroy"])?;
+    // It may not have been there yet.
+    let _missing = node.ip("link del kube-ipvs0");
+    Ok(())
 }
 
 const KNOWS_ZONE: &str = "Updated proxier node topology labels";
@@ -81,8 +101,8 @@ fn knows_range(node: &Namespace, family: &str) -> anyhow::Result<bool> {
 }
 
 impl Worlds {
-    /// Starts everything.
-    pub(crate) fn start() -> anyhow::Result<Self> {
+    /// Starts everything, with this configuration.
+    pub(crate) fn start(config: Config) -> anyhow::Result<Self> {
         namespace::require(&["ip", "nft", "iptables", "iptables-legacy", "iptables-nft"])?;
         let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
         setrlimit(Resource::RLIMIT_NOFILE, FILES.min(most), most)
@@ -107,6 +127,11 @@ impl Worlds {
         let args = ["run", "--kubeconfig", &kubeconfig, "--publish-interval", "100ms", "--allow-shrink"];
         let log = dir.path().join("controller.log");
         let controller = Process::new("the controller", &programs.join(CONTROLLER), &args, &log);
+        // User-mode Linux has the older iptables only.
+        let kube_proxy = match config.mode {
+            IPVS => kube_proxy::with_iptables("legacy", dir.path())?,
+            _ => peers.join("kube-proxy"),
+        };
         for node in ["node-a", "node-b"] {
             let text = |name: &str| dir.path().join(format!("{node}-{name}")).display().to_string();
             let args = ["run", "--kubeconfig", &kubeconfig, "--state-dir", &text("state")];
@@ -122,9 +147,8 @@ impl Worlds {
             let args = ["--config", &config, "--hostname-override", node];
             let name = format!("kube-proxy of {node}");
             let log = text("kube-proxy.log");
-            peer.proxies.push(Process::new(&name, &peers.join("kube-proxy"), &args, Path::new(&log)));
+            peer.proxies.push(Process::new(&name, &kube_proxy, &args, Path::new(&log)));
         }
-        let config = Config::default();
         let base = config.clone();
         let mut this = Self {
             peer,
@@ -158,7 +182,7 @@ impl Worlds {
             let status = json!({ "addresses": [address(node.v4), address(node.v6)] });
             self.kubectl.patch_status(&self.hub, &["node", &node.name], &status)?;
         }
-        self.configure(Config::default())?;
+        self.configure(self.config.clone())?;
         self.controller.start(&self.hub)?;
         for (applier, node) in self.ours.proxies.iter_mut().zip(&self.ours.network.nodes) {
             applier.start(&node.namespace)?;
@@ -195,7 +219,7 @@ impl Worlds {
         for (process, node) in self.peer.proxies.iter_mut().zip(&self.peer.network.nodes) {
             if process.is_running()? {
                 process.terminate()?;
-                node.namespace.output("nft", &["flush", "ruleset"])?;
+                clean(&node.namespace, self.config.peer_mode)?;
             }
         }
         Ok(())

@@ -95,3 +95,23 @@ pub(crate) fn ports_that_are_not_served_are_refused(world: &mut World) -> anyhow
     }
     Ok(())
 }
+
+pub(crate) fn timeouts_and_strict_arp_are_set(world: &mut World) -> anyhow::Result<()> {
+    world.serve(service(), &["a1"])?;
+    let sysctl = |world: &World, name: &str| {
+        let path = format!("/proc/sys/net/ipv4/conf/all/{name}");
+        world.node().run(|| std::fs::read_to_string(path))?.context("a sysctl")
+    };
+    let before = world.node().output("ipvsadm", &["-L", "--timeout"])?;
+    ensure!(sysctl(world, "arp_ignore")?.trim() == "0", "nobody asked for it");
+    let mut options = world.options.clone();
+    (options.ipvs.tcp_timeout, options.ipvs.udp_timeout, options.ipvs.strict_arp) = (1234, 56, true);
+    world.set_options(options)?;
+    let after = world.node().output("ipvsadm", &["-L", "--timeout"])?;
+    let words: Vec<&str> = before.split_whitespace().collect();
+    // What is 0 stays as the kernel has it: "Timeout (tcp tcpfin udp): 900 120 300".
+    let fin = words[words.len() - 2];
+    ensure!(after.trim().ends_with(&format!(": 1234 {fin} 56")), "{before}, {after}");
+    ensure!(sysctl(world, "arp_ignore")?.trim() == "1" && sysctl(world, "arp_announce")?.trim() == "2");
+    Ok(())
+}

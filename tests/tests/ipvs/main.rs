@@ -6,11 +6,12 @@
 use std::process::ExitCode;
 
 use rulecast_tests::runner::{self, Scenario};
-use rulecast_tests::uml;
+use rulecast_tests::uml::{self, Machine};
 
 mod behaviour;
 mod failures;
 mod keeping;
+mod lacking;
 mod listing;
 mod modes;
 mod outside;
@@ -36,6 +37,7 @@ const SCENARIOS: &[Scenario<World>] = scenarios![
     behaviour::policy_local_inside_drops_where_there_is_none,
     behaviour::clients_stick_to_their_endpoint,
     behaviour::ports_that_are_not_served_are_refused,
+    behaviour::timeouts_and_strict_arp_are_set,
     outside::external_addresses_and_node_ports_answer,
     outside::policy_local_keeps_the_client_address,
     outside::source_ranges_let_only_some_in,
@@ -50,29 +52,15 @@ const SCENARIOS: &[Scenario<World>] = scenarios![
     listing::a_change_costs_the_same_with_many_services,
     listing::what_is_written_is_what_is_there,
     listing::nothing_is_left,
+    lacking::nf_tables,
+    lacking::ip_vs,
+    lacking::iptables_tools,
     modes::modes_take_over_from_each_other,
     whole::from_manifests_to_packets,
 ];
 
-/// What IPVS mode needs of a kernel: the rest is loaded when it is asked for.
-const MODULES: &[&str] = &[
-    "ip_vs",
-    "ip_set",
-    "ip_set_hash_ip",
-    "ip_set_hash_ipport",
-    "ip_set_hash_ipportip",
-    "ip_set_hash_ipportnet",
-    "dummy",
-    "veth",
-    "bridge",
-    "iptable_mangle",
-    "iptable_nat",
-    "iptable_filter",
-    "ip6table_mangle",
-    "ip6table_nat",
-    "ip6table_filter",
-];
-
+/// In MiB.
+const MEMORY: u32 = 512;
 fn main() -> ExitCode {
     let lists = std::env::args().any(|arg| arg == "--list");
     if uml::is_inside() {
@@ -80,6 +68,6 @@ fn main() -> ExitCode {
     } else if lists {
         runner::run(SCENARIOS, World::new, World::print)
     } else {
-        uml::boot(MODULES)
+        uml::boot(Machine { modules: uml::OF_IPVS, memory: MEMORY, variables: &[] })
     }
 }

@@ -2,13 +2,11 @@
 
 use std::process::Command;
 
-use anyhow::{Context as _, ensure};
+use anyhow::ensure;
 use rulecast_bundle::Mode;
-use rulecast_compiler::model::Pool;
-use rulecast_node::backend::{Backend as _, BackendError};
+use rulecast_node::addresses;
+use rulecast_node::backend::Backend as _;
 use rulecast_node::modes::{self, Modes};
-use rulecast_node::view::View;
-use rulecast_node::{addresses, ipvs};
 
 use crate::world::{VIP, World, at, service, tcp};
 
@@ -24,12 +22,7 @@ pub(crate) fn modes_take_over_from_each_other(world: &mut World) -> anyhow::Resu
     node.run(|| backend.clean_up())??;
     let mut views = Vec::new();
     for mode in [Mode::Iptables, Mode::Ipvs] {
-        let mut options = world.options.clone();
-        options.mode = mode;
-        world.compiler.set_pool("default", Some(Pool { options, ..Pool::default() }));
-        world.compiler.compile();
-        let bundle = world.compiler.pools().next().context("the pool")?.1.bundle();
-        views.push((mode, View::new("node-a", bundle)));
+        views.push((mode, world.view_in(mode)?));
     }
     let shared = &*world;
     shared.node().run(|| -> anyhow::Result<()> {
@@ -47,18 +40,10 @@ pub(crate) fn modes_take_over_from_each_other(world: &mut World) -> anyhow::Resu
             );
             ensure!(servers.contains(VIP) == ipvs, "{mode}: {servers}");
         }
-        match modes.clean_up() {
-            // What this kernel does not have.
-            Ok(()) | Err(BackendError::Netlink(_) | BackendError::Unsupported { .. }) => {}
-            Err(error) => return Err(error.into()),
-        }
+        modes.clean_up()?;
         let rules = listed("iptables-legacy-save")?;
         ensure!(!rules.contains("RC"), "{rules}");
         Ok(())
     })??;
-    // As the other scenarios expect it.
-    world.backend = world.node().run(ipvs::Ipvs::open)??;
-    let _begun_anew = world.try_options(world.options.clone())?;
-    world.rebuild()??;
-    Ok(())
+    world.begin_anew()
 }

@@ -9,7 +9,7 @@ use rulecast_tests::programs::{self, APPLIER, CONTROLLER};
 
 use crate::world::{VIP, World, at, tcp};
 
-fn manifests(world: &World, scheduler: &str) -> String {
+pub(crate) fn manifests(world: &World, scheduler: &str) -> String {
     let node = &world.network.nodes[0];
     let (pod, addr) = (world.network.pod("b1").v4, node.v4);
     format!(

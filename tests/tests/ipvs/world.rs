@@ -174,6 +174,22 @@ impl World {
         node.run(|| backend.update(view, &touched, &addresses::of_this_node().unwrap_or_default()))
     }
 
+    /// What the pool would be in another mode.
+    pub(crate) fn view_in(&mut self, mode: Mode) -> anyhow::Result<View> {
+        let options = Options { mode, ..self.options.clone() };
+        self.compiler.set_pool("default", Some(Pool { options, ..Pool::default() }));
+        self.compiler.compile();
+        Ok(View::new("node-a", self.compiler.pools().next().context("the pool")?.1.bundle()))
+    }
+
+    /// After others wrote to the kernel: a new backend, and everything as it should be.
+    pub(crate) fn begin_anew(&mut self) -> anyhow::Result<()> {
+        self.backend = self.node().run(Ipvs::open)??;
+        let _nothing_known = self.try_options(self.options.clone())?;
+        self.rebuild()??;
+        Ok(())
+    }
+
     /// Writes everything.
     pub(crate) fn rebuild(&mut self) -> anyhow::Result<Result<Applied, BackendError>> {
         let pool = self.compiler.pools().next().context("the pool")?.1;

@@ -1,11 +1,9 @@
 //! The real kube-proxy on the node.
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt as _, symlink};
-use std::path::PathBuf;
 
 use anyhow::{Context as _, ensure};
-use rulecast_tests::control_plane;
+use rulecast_tests::kube_proxy::with_iptables;
 use rulecast_tests::network::POD_CIDRS;
 use rulecast_tests::nft::nft;
 use rulecast_tests::process::Process;
@@ -50,7 +48,8 @@ impl Site {
     pub(crate) fn start_kube_proxy(&mut self, mode: Mode) -> anyhow::Result<()> {
         let config = self.cluster.dir().join(format!("kube-proxy-{}.json", mode.name()));
         fs::write(&config, self.kube_proxy_config(mode).to_string())?;
-        let (program, config) = (self.with_iptables(mode)?, config.display().to_string());
+        let (program, config) =
+            (with_iptables(mode.variant(), &self.cluster.dir())?, config.display().to_string());
         let args = ["--config", &config, "--hostname-override", &self.node().name];
         let mut kube_proxy =
             Process::new("kube-proxy", &program, &args, &self.cluster.dir().join("kube-proxy.log"));
@@ -87,7 +86,7 @@ impl Site {
 
     /// `kube-proxy --cleanup`.
     pub(crate) fn clean_up_kube_proxy(&self, mode: Mode) -> anyhow::Result<()> {
-        let program = self.with_iptables(mode)?.display().to_string();
+        let program = with_iptables(mode.variant(), &self.cluster.dir())?.display().to_string();
         self.namespace().output(&program, &["--cleanup"]).map(drop)
     }
 
@@ -130,36 +129,5 @@ impl Site {
                 "maxPerCore": 0, "min": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s",
             },
         })
-    }
-
-    /// kube-proxy as it is in an image that has this variant of iptables: it takes what it finds in the PATH.
-    fn with_iptables(&self, mode: Mode) -> anyhow::Result<PathBuf> {
-        let folder = self.cluster.dir().join(format!("iptables-{}", mode.variant()));
-        let program = folder.join("kube-proxy");
-        if program.exists() {
-            return Ok(program);
-        }
-        fs::create_dir_all(&folder)?;
-        for tool in ["iptables", "ip6tables"] {
-            for end in ["", "-save", "-restore"] {
-                let variant = format!("{tool}-{}{end}", mode.variant());
-                let found = std::env::split_paths(&std::env::var_os("PATH").context("no PATH")?)
-                    .map(|folder| folder.join(&variant))
-                    .find(|path| path.is_file());
-                symlink(found.context(variant)?, folder.join(format!("{tool}{end}")))?;
-            }
-        }
-        let real = control_plane::peers()?.join("kube-proxy");
-        // The lock is for the whole machine otherwise, and whoever else writes rules there makes kube-proxy give up.
-        let lock = self.cluster.dir().join("xtables.lock");
-        let text = format!(
-            "#!/bin/sh\nexport PATH={}:$PATH XTABLES_LOCKFILE={}\nexec {} \"$@\"\n",
-            folder.display(),
-            lock.display(),
-            real.display()
-        );
-        fs::write(&program, text)?;
-        fs::set_permissions(&program, fs::Permissions::from_mode(0o755))?;
-        Ok(program)
     }
 }
