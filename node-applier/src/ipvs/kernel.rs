@@ -164,12 +164,16 @@ fn names() -> Vec<(Set, Family, String)> {
 
 /// What is missing on this node, in words that name the remedy.
 fn unsupported(error: Error) -> BackendError {
-    match error {
-        Error::NoIpvs(_) | Error::NoIpset(_) | Error::NoModule { .. } => {
-            BackendError::Unsupported { reason: "MissingModule", message: error.to_string() }
-        }
-        error => error.into(),
-    }
+    let module = match &error {
+        Error::NoIpvs(_) => "ip_vs",
+        Error::NoIpset(_) => "ip_set",
+        Error::NoModule { module, .. } => module,
+        _ => return error.into(),
+    };
+    let message = format!(
+        "{error} Run `modprobe {module}` on the node, or set the RulePool's mode to nftables or iptables"
+    );
+    BackendError::Unsupported { reason: "MissingModule", message }
 }
 
 #[derive(PartialEq, Eq)]

@@ -40,6 +40,7 @@ pub(crate) fn nf_tables(world: &mut World) -> anyhow::Result<()> {
 
 /// A kernel without IPVS.
 pub(crate) fn ip_vs(world: &mut World) -> anyhow::Result<()> {
+    world.serve(service(), &["a1"])?;
     let (node, backend) = (&world.network.nodes[0].namespace, &mut world.backend);
     node.run(|| backend.clean_up())??;
     // So that asking does not load it.
@@ -55,7 +56,8 @@ pub(crate) fn ip_vs(world: &mut World) -> anyhow::Result<()> {
         let removed = Command::new("rmmod").arg(module).output()?;
         ensure!(removed.status.success(), "{module}: {}", String::from_utf8_lossy(&removed.stderr));
     }
-    let without = world.node().run(|| lacks(Ipvs::open().map(drop), "MissingModule", "modprobe ip_vs"))?;
+    let begin = || Ipvs::open()?.rebuild(&world.view, &[]).map(drop);
+    let without = world.node().run(|| lacks(begin(), "MissingModule", "modprobe ip_vs"))?;
     fs::write("/proc/sys/kernel/modprobe", loader.trim())?;
     without?;
     world.begin_anew()
