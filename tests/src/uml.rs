@@ -62,8 +62,6 @@ pub struct Machine<'a> {
     pub modules: &'a [&'a str],
     /// In MiB.
     pub memory: u32,
-    /// Environment variables of the program inside.
-    pub variables: &'a [(&'a str, &'a Path)],
 }
 
 /// Boots user-mode Linux and runs this program in it with the same arguments; its outcome is this one's.
@@ -144,23 +142,16 @@ fn script(machine: Machine<'_>) -> anyhow::Result<String> {
     let program = std::env::current_exe()?;
     // The programs under test are built outside.
     let programs = crate::programs::folder()?.display();
-    let variables: Vec<String> = machine
-        .variables
-        .iter()
-        .map(|(name, value)| format!("export {name}='{}'\n", value.display()))
-        .collect();
     let args: Vec<String> =
         std::env::args().skip(1).map(|arg| format!("'{}'", arg.replace('\'', ""))).collect();
     Ok(format!(
         "#!/bin/sh\n\
          export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/run TMPDIR=/run\n\
          export RULECAST_BIN_DIR='{programs}'\n\
-         {variables}\
          mount -t proc proc /proc && mount -t sysfs sysfs /sys && mount -t tmpfs tmpfs /run || exit 1\n\
          ip link set lo up && hostname inside\n\
          for module in {modules}; do modprobe $module || exit 1; done\n\
          exec '{program}' {INSIDE} {args}\n",
-        variables = variables.concat(),
         modules = machine.modules.join(" "),
         program = program.display(),
         args = args.join(" "),

@@ -20,7 +20,7 @@ const MEMORY: u32 = 512;
 fn main() -> ExitCode {
     let uml = std::env::args().any(|arg| arg == "--uml");
     match (uml, uml::is_inside()) {
-        (true, false) => uml::boot(Machine { modules: MODULES, memory: MEMORY, variables: &[] }),
+        (true, false) => uml::boot(Machine { modules: MODULES, memory: MEMORY }),
         (true, true) => uml::inside(outcome),
         (false, _) => outcome(),
     }

@@ -10,6 +10,7 @@ use rulecast_tests::probe::{self, Proto};
 use serde_json::json;
 
 use crate::fixture::{Fixture, ports, slice_ports, slices, vips};
+use crate::objects::Kind;
 use crate::probes::Source;
 use crate::world::World;
 use crate::worlds::Worlds;
@@ -76,10 +77,10 @@ pub(crate) fn clients_stay_until_their_endpoint_goes(worlds: &mut Worlds) -> any
     check(worlds, "nothing happened", &|_| false)?;
     endpoints(worlds, &["a1", "a2", "a3", "b1"])?;
     check(worlds, "an endpoint was added", &|_| false)?;
-    worlds.patch(NAME, &json!({ "spec": { "externalTrafficPolicy": "Local" } }))?;
+    worlds.patch(Kind::Service, NAME, &json!({ "spec": { "externalTrafficPolicy": "Local" } }))?;
     worlds.settle()?;
     check(worlds, "externalTrafficPolicy changed", &|_| false)?;
-    worlds.patch(NAME, &json!({ "metadata": { "annotations": { "something": "else" } } }))?;
+    worlds.patch(Kind::Service, NAME, &json!({ "metadata": { "annotations": { "something": "else" } } }))?;
     worlds.settle()?;
     check(worlds, "an annotation changed", &|_| false)?;
     endpoints(worlds, &["a1", "a3"])?;

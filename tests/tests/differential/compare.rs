@@ -96,7 +96,8 @@ impl Comparison {
             let count = shown.entry(&probe.target.fixture).or_default();
             *count += 1;
             if *count <= SHOWN {
-                writeln!(text, "  {probe}\n    kube-proxy: {peer}\n    rulecast:   {ours}")?;
+                let [of_peer, of_ours] = worlds.both().map(|world| world.proxy);
+                writeln!(text, "  {probe}\n    {of_peer}: {peer}\n    {of_ours}: {ours}")?;
             }
         }
         for (fixture, count) in shown {

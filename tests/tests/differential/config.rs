@@ -54,9 +54,9 @@ impl Config {
         Self { name: "iptables", peer_mode: IPTABLES, mode: IPTABLES, ..Self::default() }
     }
 
-    /// The same for IPVS mode, in both worlds.
+    /// IPVS mode, beside iptables mode.
     pub(crate) fn ipvs() -> Self {
-        Self { name: "ipvs", peer_mode: IPVS, mode: IPVS, ..Self::default() }
+        Self { name: "ipvs", peer_mode: IPTABLES, mode: IPVS, ..Self::default() }
     }
 
     fn cluster_cidr(&self) -> &'static str {
@@ -74,7 +74,6 @@ impl Config {
             "clusterCIDR": self.cluster_cidr(),
             "nodePortAddresses": self.node_port_addresses,
             "iptables": { "masqueradeAll": self.masquerade_all, "minSyncPeriod": "100ms" },
-            "ipvs": { "minSyncPeriod": "100ms" },
             "nftables": { "masqueradeAll": self.masquerade_all, "minSyncPeriod": "100ms" },
             // What belongs to the whole machine cannot be set in a namespace.
             "conntrack": {
@@ -83,10 +82,10 @@ impl Config {
         })
     }
 
-    /// As a RulePool's spec.
-    pub(crate) fn pool(&self) -> Value {
+    /// As a RulePool's spec, of this mode.
+    pub(crate) fn pool(&self, mode: &str) -> Value {
         json!({
-            "mode": self.mode,
+            "mode": mode,
             "clusterCIDR": self.cluster_cidr(),
             "nodePortAddresses": self.node_port_addresses,
             "masqueradeAll": self.masquerade_all,

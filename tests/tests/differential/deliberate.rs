@@ -1,6 +1,6 @@
 //! Where rulecast differs from kube-proxy on purpose.
 
-use crate::config::{IPTABLES, NFTABLES};
+use crate::config::{IPTABLES, IPVS, NFTABLES};
 use crate::outcome::Outcome;
 use crate::probes::{Probe, Source};
 use crate::worlds::Worlds;
@@ -64,6 +64,9 @@ const IPTABLES_FROM_IPTABLES: &[Deliberate] = &[Deliberate {
     },
 }];
 
+/// In IPVS mode from rulecast's iptables mode.
+const IPVS_FROM_IPTABLES: &[Deliberate] = &[];
+
 /// In either mode from kube-proxy's iptables mode, where that can be bettered.
 const FROM_IPTABLES: &[Deliberate] = &[
     Deliberate {
@@ -105,6 +108,7 @@ pub(crate) fn reason(worlds: &Worlds, probe: &Probe, peer: &Outcome, ours: &Outc
     }
     let lists = match (worlds.config.mode, worlds.config.peer_mode) {
         (NFTABLES, NFTABLES) => [NFTABLES_FROM_NFTABLES, &[]],
+        (IPVS, _) => [IPVS_FROM_IPTABLES, &[]],
         (NFTABLES, IPTABLES) => [NFTABLES_FROM_IPTABLES, FROM_IPTABLES],
         _ => [IPTABLES_FROM_IPTABLES, FROM_IPTABLES],
     };

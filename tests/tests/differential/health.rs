@@ -8,6 +8,7 @@ use rulecast_tests::wait::{PATIENCE, wait_for};
 use serde_json::{Value, json};
 
 use crate::fixture::{Fixture, vips};
+use crate::objects::Kind;
 use crate::world::World;
 use crate::worlds::Worlds;
 
@@ -98,9 +99,9 @@ pub(crate) fn ports_answer_in_both_families(worlds: &mut Worlds) -> anyhow::Resu
 
 /// /healthz says when a node is about to go, /livez does not.
 pub(crate) fn nodes_that_go_say_so(worlds: &mut Worlds) -> anyhow::Result<()> {
-    let taint = "ToBeDeletedByClusterAutoscaler=1:NoSchedule";
-    for (args, eligible) in [(taint.to_owned(), false), (format!("{taint}-"), true)] {
-        worlds.kubectl(&["taint", "node", "node-a", &args])?;
+    let taint = json!([{ "key": "ToBeDeletedByClusterAutoscaler", "value": "1", "effect": "NoSchedule" }]);
+    for (taints, eligible) in [(taint, false), (Value::Null, true)] {
+        worlds.patch(Kind::Node, "node-a", &json!({ "spec": { "taints": taints } }))?;
         for (path, wanted) in [("/healthz", if eligible { 200 } else { 503 }), ("/livez", 200)] {
             for world in worlds.both() {
                 let what = format!("{path} to answer {wanted}, eligible: {eligible}");

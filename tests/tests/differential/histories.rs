@@ -50,9 +50,7 @@ fn run(worlds: &mut Worlds, time: Duration) -> anyhow::Result<()> {
 fn history(worlds: &mut Worlds, seed: u64) -> anyhow::Result<()> {
     let mut random = Random::new(seed);
     let mut models: Vec<Model> = (0..SERVICES).map(Model::new).collect();
-    for model in &models {
-        worlds.delete(&model.name())?;
-    }
+    remove(worlds, &models)?;
     let mut probes: Vec<Probe> = Vec::new();
     for round in 0..ROUNDS {
         let before = models.clone();
@@ -73,11 +71,17 @@ fn history(worlds: &mut Worlds, seed: u64) -> anyhow::Result<()> {
             .check(worlds)
             .with_context(|| format!("in round {round} of\n{}", words()))?;
     }
-    Ok(())
+    // Their addresses may be those of other scenarios' Services.
+    remove(worlds, &models)
+}
+
+fn remove(worlds: &mut Worlds, models: &[Model]) -> anyhow::Result<()> {
+    let names: Vec<String> = models.iter().map(Model::name).collect();
+    worlds.delete_all(&names.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
 /// Makes the objects what the models say.
-fn make(worlds: &Worlds, before: &[Model], now: &[Model]) -> anyhow::Result<()> {
+fn make(worlds: &mut Worlds, before: &[Model], now: &[Model]) -> anyhow::Result<()> {
     let mut fixtures = Vec::new();
     for (old, new) in before.iter().zip(now).filter(|(old, new)| old != new) {
         let network = &worlds.peer.network;
@@ -94,7 +98,7 @@ fn make(worlds: &Worlds, before: &[Model], now: &[Model]) -> anyhow::Result<()> 
         };
         let kept = names(&new_fixture.slices);
         for name in names(&old.slices).iter().filter(|name| !kept.contains(name)) {
-            worlds.kubectl(&["delete", "endpointslice", "--ignore-not-found", name])?;
+            worlds.delete_slice(name)?;
         }
         fixtures.push(new_fixture);
     }

@@ -14,15 +14,14 @@
 
 use std::process::ExitCode;
 
-use rulecast_tests::control_plane;
 use rulecast_tests::runner::{self, Scenario};
 use rulecast_tests::uml::{self, Machine};
 
-use crate::config::Config;
 use crate::worlds::Worlds;
 
 mod addresses;
 mod affinity;
+mod api_server;
 mod compare;
 mod config;
 mod connect;
@@ -35,7 +34,9 @@ mod health;
 mod histories;
 mod iptables;
 mod ipvs;
+mod manifests;
 mod matrix;
+mod objects;
 mod outcome;
 mod probes;
 mod random;
@@ -48,8 +49,8 @@ mod targets;
 mod world;
 mod worlds;
 
-/// Of user-mode Linux, with a control plane and four proxies, in MiB.
-const MEMORY: u32 = 3072;
+/// Of user-mode Linux, in MiB.
+const MEMORY: u32 = 1024;
 
 macro_rules! scenarios {
     ($($module:ident::$name:ident,)*) => {
@@ -108,28 +109,15 @@ const SCENARIOS: &[Scenario<Worlds>] = scenarios![
 const IPVS: &[Scenario<Worlds>] = scenarios![ipvs::base,];
 
 fn main() -> ExitCode {
+    let ipvs = || runner::run(IPVS, Worlds::with_iptables, Worlds::print_complaints);
     if uml::is_inside() {
-        let start = || Worlds::start(Config::ipvs());
-        return uml::inside(|| runner::run(IPVS, start, Worlds::print_complaints));
+        return uml::inside(ipvs);
     }
-    let here = runner::run(SCENARIOS, || Worlds::start(Config::default()), Worlds::print_complaints);
-    if !runner::wants_any(IPVS) {
-        return here;
-    }
-    let inside = match control_plane::peers() {
-        Ok(_) if runner::lists() => runner::run(IPVS, || unreachable!(), |_: &Worlds| ()),
-        Ok(peers) => {
-            let cache = peers.ancestors().nth(2).unwrap_or(&peers);
-            uml::boot(Machine {
-                modules: uml::OF_IPVS,
-                memory: MEMORY,
-                variables: &[("RULECAST_CACHE", cache)],
-            })
-        }
-        Err(error) => {
-            println!("{error:#}");
-            ExitCode::FAILURE
-        }
+    let here = runner::run(SCENARIOS, Worlds::with_kube_proxy, Worlds::print_complaints);
+    let there = if runner::lists() || !runner::wants_any(IPVS) {
+        ipvs()
+    } else {
+        uml::boot(Machine { modules: uml::OF_IPVS, memory: MEMORY })
     };
-    if here == ExitCode::SUCCESS { inside } else { here }
+    if here == ExitCode::SUCCESS { there } else { here }
 }

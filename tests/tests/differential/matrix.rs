@@ -76,14 +76,8 @@ impl Worlds {
         }
         let had_fixtures = std::mem::take(&mut self.fixtures);
         if had_fixtures {
-            let names: Vec<String> = fixtures::all(&self.peer.network).into_iter().map(|f| f.name).collect();
-            let args: Vec<&str> = ["delete", "services", "--wait=false"]
-                .into_iter()
-                .chain(names.iter().map(String::as_str))
-                .collect();
-            self.kubectl(&args)?;
-            let slices = format!("kubernetes.io/service-name in ({})", names.join(","));
-            self.kubectl(&["delete", "endpointslices", "--wait=false", "-l", &slices])?;
+            let fixtures = fixtures::all(&self.peer.network);
+            self.delete_all(&fixtures.iter().map(|f| f.name.as_str()).collect::<Vec<_>>())?;
         }
         if other_config || had_fixtures {
             self.settle()?;
@@ -93,25 +87,12 @@ impl Worlds {
 }
 
 /// Writes Services and slices.
-pub(crate) fn write(worlds: &Worlds, fixtures: &[Fixture]) -> anyhow::Result<()> {
+pub(crate) fn write(worlds: &mut Worlds, fixtures: &[Fixture]) -> anyhow::Result<()> {
     let objects = fixtures.iter().flat_map(|f| [&f.service].into_iter().chain(&f.slices).cloned());
     worlds.apply(&objects.collect::<Vec<_>>())?;
     let with_ingress = fixtures.iter().filter(|f| f.service["spec"]["type"] == "LoadBalancer");
     let statuses: Vec<Value> = with_ingress.map(Fixture::status).collect();
-    if statuses.is_empty() {
-        return Ok(());
-    }
-    let list = serde_json::json!({ "apiVersion": "v1", "kind": "List", "items": statuses }).to_string();
-    let args = [
-        "apply",
-        "--server-side",
-        "--force-conflicts",
-        "--validate=false",
-        "--subresource=status",
-        "-f",
-        "-",
-    ];
-    worlds.kubectl_input(&args, &list).map(drop)
+    if statuses.is_empty() { Ok(()) } else { worlds.set_statuses(&statuses) }
 }
 
 /// That both do the same says little if it is not what the fixtures are for.

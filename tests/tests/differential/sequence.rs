@@ -45,7 +45,7 @@ impl<'w> Sequence<'w> {
     pub(crate) fn step(
         &mut self,
         what: &str,
-        change: impl FnOnce(&Worlds) -> anyhow::Result<()>,
+        change: impl FnOnce(&mut Worlds) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
         change(self.worlds)?;
         let wanted = self.worlds.write_last()?;
@@ -74,7 +74,7 @@ impl<'w> Sequence<'w> {
         &mut self,
         what: &str,
         wanted: Wanted<'_>,
-        change: impl FnOnce(&Worlds) -> anyhow::Result<()>,
+        change: impl FnOnce(&mut Worlds) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
         self.step(what, change)?;
         for flows in &mut self.flows {
@@ -120,24 +120,7 @@ impl<'w> Sequence<'w> {
 
 impl Worlds {
     /// Writes Services and slices as they are described.
-    pub(crate) fn set(&self, fixture: &Fixture) -> anyhow::Result<()> {
+    pub(crate) fn set(&mut self, fixture: &Fixture) -> anyhow::Result<()> {
         write(self, std::slice::from_ref(fixture))
-    }
-
-    /// Changes a Service.
-    pub(crate) fn patch(&self, service: &str, patch: &Value) -> anyhow::Result<()> {
-        self.kubectl(&["patch", "service", service, "--type=merge", "-p", &patch.to_string()]).map(drop)
-    }
-
-    /// Removes a Service and all its slices.
-    pub(crate) fn delete(&self, service: &str) -> anyhow::Result<()> {
-        self.kubectl(&["delete", "service", service, "--ignore-not-found", "--wait=false"])?;
-        self.delete_slices(service)
-    }
-
-    /// Removes all slices of a Service.
-    pub(crate) fn delete_slices(&self, service: &str) -> anyhow::Result<()> {
-        let label = format!("kubernetes.io/service-name={service}");
-        self.kubectl(&["delete", "endpointslices", "--wait=false", "-l", &label]).map(drop)
     }
 }

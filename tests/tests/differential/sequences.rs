@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use crate::fixture::{Fixture, slices, vips};
 use crate::flows::Wanted;
+use crate::objects::Kind;
 use crate::probes::Source;
 use crate::sequence::Sequence;
 use crate::worlds::Worlds;
@@ -41,7 +42,7 @@ fn ports(tcp: &str, udp: &str, port: u16) -> Value {
 }
 
 /// Other endpoints.
-fn endpoints(worlds: &Worlds, name: &str, endpoints: &[&str]) -> anyhow::Result<()> {
+fn endpoints(worlds: &mut Worlds, name: &str, endpoints: &[&str]) -> anyhow::Result<()> {
     worlds.apply(&slices(&worlds.peer.network, name, "", &ports("tcp", "udp", 8080), endpoints))
 }
 
@@ -80,7 +81,7 @@ pub(crate) fn endpoints_come_and_go(worlds: &mut Worlds) -> anyhow::Result<()> {
     let wanted = Wanted { serving: &["b1 8080"], usable: &["b1 8080"] };
     s.step_with_flows("one is back", wanted, |w| endpoints(w, name, &["b1"]))?;
     let wanted = Wanted { serving: &[], usable: &[] };
-    s.step_with_flows("the slices are gone", wanted, |w| w.delete_slices(name))?;
+    s.step_with_flows("the slices are gone", wanted, |w| w.delete_slices(&[name]))?;
     let wanted = Wanted { serving: &["b1 8080"], usable: &["b1 8080"] };
     s.step_with_flows("they are back", wanted, |w| endpoints(w, name, &["b1"]))?;
     let wanted = Wanted { serving: &[], usable: &[] };
@@ -97,14 +98,14 @@ pub(crate) fn types_change(worlds: &mut Worlds) -> anyhow::Result<()> {
     s.open_flows(Source::Pod("a3"), at(80), Some(at(KEEP)))?;
     let both = ["a1 8080", "b1 8080"];
     let stay = Wanted { serving: &both, usable: &both };
-    s.step_with_flows("NodePort", stay, |w| w.patch(name, &spec(json!({ "type": "NodePort" }))))?;
+    s.step_with_flows("NodePort", stay, |w| {
+        w.patch(Kind::Service, name, &spec(json!({ "type": "NodePort" })))
+    })?;
     s.step_with_flows("LoadBalancer", stay, |w| {
-        w.patch(name, &spec(json!({ "type": "LoadBalancer" })))?;
+        w.patch(Kind::Service, name, &spec(json!({ "type": "LoadBalancer" })))?;
         let mut fixture = service(name, w, &[]).at(&vips(110));
         fixture.service["spec"]["type"] = "LoadBalancer".into();
-        let status = json!({ "status": fixture.status()["status"] }).to_string();
-        w.kubectl(&["patch", "service", name, "--subresource=status", "--type=merge", "-p", &status])
-            .map(drop)
+        w.set_statuses(&[fixture.status()])
     })?;
     for (field, value) in [
         ("externalTrafficPolicy", "Local"),
@@ -114,17 +115,22 @@ pub(crate) fn types_change(worlds: &mut Worlds) -> anyhow::Result<()> {
         ("externalTrafficPolicy", "Local"),
     ] {
         let what = format!("{field} {value}");
-        s.step_with_flows(&what, stay, |w| w.patch(name, &spec(json!({ field: value }))))?;
+        s.step_with_flows(&what, stay, |w| w.patch(Kind::Service, name, &spec(json!({ field: value }))))?;
     }
     s.step_with_flows("source ranges", stay, |w| {
-        w.patch(name, &spec(json!({ "loadBalancerSourceRanges": ["198.51.100.0/24", "2001:db8:51::/64"] })))
+        w.patch(
+            Kind::Service,
+            name,
+            &spec(json!({ "loadBalancerSourceRanges": ["198.51.100.0/24", "2001:db8:51::/64"] })),
+        )
     })?;
     s.step_with_flows("no source ranges", stay, |w| {
-        w.patch(name, &spec(json!({ "loadBalancerSourceRanges": null })))
+        w.patch(Kind::Service, name, &spec(json!({ "loadBalancerSourceRanges": null })))
     })?;
     let gone = Wanted { serving: &[], usable: &[] };
     s.step_with_flows("ExternalName", gone, |w| {
         w.patch(
+            Kind::Service,
             name,
             &spec(json!({
                 "type": "ExternalName", "externalName": "example.org", "externalTrafficPolicy": null,
@@ -135,6 +141,7 @@ pub(crate) fn types_change(worlds: &mut Worlds) -> anyhow::Result<()> {
     })?;
     s.step_with_flows("ClusterIP again", stay, |w| {
         w.patch(
+            Kind::Service,
             name,
             &spec(json!({
                 "type": "ClusterIP", "externalName": null, "clusterIP": IPS[0], "clusterIPs": IPS,
@@ -154,7 +161,7 @@ pub(crate) fn ports_change(worlds: &mut Worlds) -> anyhow::Result<()> {
     let moved = ["a1 9090", "b1 9090"];
     let moved = Wanted { serving: &moved, usable: &moved };
     let all = ["a1", "b1"];
-    let set = |w: &Worlds, ports: &Value| w.apply(&slices(&w.peer.network, name, "", ports, &all));
+    let set = |w: &mut Worlds, ports: &Value| w.apply(&slices(&w.peer.network, name, "", ports, &all));
     s.step_with_flows("another targetPort", moved, |w| set(w, &ports("tcp", "udp", 9090)))?;
     let with_ports = |tcp: &str, udp: &str, port: u16| {
         json!({ "spec": { "ports": [
@@ -165,11 +172,15 @@ pub(crate) fn ports_change(worlds: &mut Worlds) -> anyhow::Result<()> {
     };
     // The slices still have the old names: there are no endpoints, for a moment.
     let none = Wanted { serving: &[], usable: &[] };
-    s.step_with_flows("renamed in the Service", none, |w| w.patch(name, &with_ports("http", "quic", 80)))?;
+    s.step_with_flows("renamed in the Service", none, |w| {
+        w.patch(Kind::Service, name, &with_ports("http", "quic", 80))
+    })?;
     s.step_with_flows("renamed in the slices", moved, |w| set(w, &ports("http", "quic", 9090)))?;
     // Nobody says where flows to the old number should go.
-    s.step_with_flows("renumbered", none, |w| w.patch(name, &with_ports("http", "quic", 81)))?;
-    s.step_with_flows("renumbered back", moved, |w| w.patch(name, &with_ports("http", "quic", 80)))?;
+    s.step_with_flows("renumbered", none, |w| w.patch(Kind::Service, name, &with_ports("http", "quic", 81)))?;
+    s.step_with_flows("renumbered back", moved, |w| {
+        w.patch(Kind::Service, name, &with_ports("http", "quic", 80))
+    })?;
     s.end()
 }
 
@@ -216,17 +227,15 @@ pub(crate) fn labels_are_toggled(worlds: &mut Worlds) -> anyhow::Result<()> {
     s.step("created", |w| w.set(&service(name, w, &["a1", "b1"])))?;
     let on = |label: &str, value: Value| json!({ "metadata": { "labels": { label: value } } });
     for (what, value) in [("another proxy's", json!("other")), ("ours again", Value::Null)] {
-        s.step(what, |w| w.patch(name, &on(PROXY_NAME, value)))?;
+        s.step(what, |w| w.patch(Kind::Service, name, &on(PROXY_NAME, value)))?;
     }
     for (what, value) in [("the Service is headless", json!("")), ("no more", Value::Null)] {
-        s.step(what, |w| w.patch(name, &on(HEADLESS, value)))?;
+        s.step(what, |w| w.patch(Kind::Service, name, &on(HEADLESS, value)))?;
     }
     for (what, value) in [("a slice is headless", json!("")), ("a slice no more", Value::Null)] {
-        let patch = on(HEADLESS, value).to_string();
+        let patch = on(HEADLESS, value);
         let slice = format!("{name}-v4");
-        s.step(what, |w| {
-            w.kubectl(&["patch", "endpointslice", &slice, "--type=merge", "-p", &patch]).map(drop)
-        })?;
+        s.step(what, |w| w.patch(Kind::EndpointSlice, &slice, &patch))?;
     }
     s.end()
 }

@@ -2,27 +2,14 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use anyhow::Context as _;
-use rulecast_tests::objects::NAMESPACE;
 use rulecast_tests::probe::Proto;
 use serde_json::Value;
 
 use crate::probes::{Probe, Source, Target};
 use crate::world::{World, secondary};
-use crate::worlds::Worlds;
 
 /// An address of the Service range that the allocator does not give out by itself.
 const UNALLOCATED: [&str; 2] = ["10.96.0.200", "fd00:96::c8"];
-
-impl Worlds {
-    /// All Services, as the API server has them.
-    pub(crate) fn services(&self) -> anyhow::Result<Vec<Value>> {
-        let text = self.kubectl(&["get", "services", "-n", NAMESPACE, "-o", "json"])?;
-        let mut list: Value = serde_json::from_str(&text)?;
-        let items = list["items"].as_array_mut().context("a list")?;
-        Ok(std::mem::take(items))
-    }
-}
 
 /// All probes of a Service.
 pub(crate) fn of_service(world: &World, service: &Value) -> Vec<Probe> {

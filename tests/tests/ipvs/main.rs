@@ -68,6 +68,6 @@ fn main() -> ExitCode {
     } else if lists {
         runner::run(SCENARIOS, World::new, World::print)
     } else {
-        uml::boot(Machine { modules: uml::OF_IPVS, memory: MEMORY, variables: &[] })
+        uml::boot(Machine { modules: uml::OF_IPVS, memory: MEMORY })
     }
 }
