@@ -16,7 +16,7 @@ demo: ## manifests to kernel to real connections, on this machine, in ten second
 test: ## all tests; needs root, and fetches what it lacks
 	tests/prepare.sh
 	$(MAKE) check
-	cargo test --workspace --no-fail-fast
+	tests/all.sh
 
 simulate: ## random histories of the publication path with faults, on a virtual clock; HISTORIES=100000
 	cargo run --release -p rulecast-simulation -- run --histories $${HISTORIES:-100000} --first-seed $${FIRST_SEED:-0}

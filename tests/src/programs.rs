@@ -20,6 +20,15 @@ pub fn repository() -> PathBuf {
     package.parent().expect("the package lies in the workspace").to_owned()
 }
 
+/// The folder for what is slow to build, as `tests/peers/build.sh` has it.
+pub fn cache() -> anyhow::Result<PathBuf> {
+    let folder = |name: &str| std::env::var_os(name).map(PathBuf::from);
+    let base = || folder("XDG_CACHE_HOME").or_else(|| Some(folder("HOME")?.join(".cache")));
+    folder("RULECAST_CACHE")
+        .or_else(|| Some(base()?.join("rulecast")))
+        .context("neither HOME nor RULECAST_CACHE is set")
+}
+
 /// The folder with the programs. They are built first, in the profile of this program, unless `RULECAST_BIN_DIR` names
 /// a folder that has them: Cargo does not build other packages' programs for a test.
 pub fn folder() -> anyhow::Result<&'static Path> {

@@ -142,17 +142,19 @@ fn script(machine: Machine<'_>) -> anyhow::Result<String> {
     let program = std::env::current_exe()?;
     // The programs under test are built outside.
     let programs = crate::programs::folder()?.display();
+    let cache = crate::programs::cache()?;
     let args: Vec<String> =
         std::env::args().skip(1).map(|arg| format!("'{}'", arg.replace('\'', ""))).collect();
     Ok(format!(
         "#!/bin/sh\n\
          export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/run TMPDIR=/run\n\
-         export RULECAST_BIN_DIR='{programs}'\n\
+         export RULECAST_BIN_DIR='{programs}' RULECAST_CACHE='{cache}'\n\
          mount -t proc proc /proc && mount -t sysfs sysfs /sys && mount -t tmpfs tmpfs /run || exit 1\n\
          ip link set lo up && hostname inside\n\
          for module in {modules}; do modprobe $module || exit 1; done\n\
          exec '{program}' {INSIDE} {args}\n",
         modules = machine.modules.join(" "),
+        cache = cache.display(),
         program = program.display(),
         args = args.join(" "),
     ))

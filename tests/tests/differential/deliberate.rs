@@ -25,6 +25,10 @@ impl Seen<'_> {
         self.probe.target.what.contains(what)
     }
 
+    fn of_node(&self) -> bool {
+        matches!(self.probe.source, Source::Node(_))
+    }
+
     fn at_external_address(&self) -> bool {
         self.at("load balancer address") || self.at("externalIP")
     }
@@ -64,17 +68,57 @@ const IPTABLES_FROM_IPTABLES: &[Deliberate] = &[Deliberate {
     },
 }];
 
-/// In IPVS mode from rulecast's iptables mode.
-const IPVS_FROM_IPTABLES: &[Deliberate] = &[];
+/// In IPVS mode from rulecast's iptables mode; `docs/ipvs.md` says the same to users.
+const IPVS_FROM_IPTABLES: &[Deliberate] = &[
+    Deliberate {
+        reason: "nodePorts do not answer on loopback",
+        is: |s| s.at("loopback") && s.ours.is("refused"),
+    },
+    Deliberate {
+        reason: "an undefined port of a cluster IP is refused, not sent into the network",
+        is: |s| s.at("clusterIP at a port it has not") && s.ours.is("refused"),
+    },
+    Deliberate {
+        reason: "an address refuses until the last connections through it have ended",
+        is: |s| {
+            let left = s.peer.is("no answer") || s.peer.is("unreachable");
+            s.probe.target.fixture != "nobody" && left && s.ours.is("refused")
+        },
+    },
+    Deliberate {
+        reason: "source ranges are looked at before it is known that there are no endpoints",
+        is: |s| s.at("load balancer address") && s.peer.is("refused") && s.ours.is("no answer"),
+    },
+    Deliberate {
+        reason: "source ranges do not hold for what the node itself sends: its source is the address itself",
+        is: |s| s.of_node() && s.probe.target.has_ranges && s.peer.is("no answer") && s.ours.answered(),
+    },
+    Deliberate {
+        reason: "what a node itself sends is masqueraded: its source would be the virtual server's address",
+        is: |s| s.of_node() && s.ours.answered() && s.ours.whom() == s.peer.whom(),
+    },
+    Deliberate {
+        reason: "with policy Local pods and nodes, too, get the endpoints of the node that serves them, if it has any",
+        is: |s| {
+            let inside = matches!(s.probe.source, Source::Pod(_) | Source::Node(_));
+            let node = if s.at("node-b") { "b" } else { "a" };
+            // A UDP server of the node's own network answers from another address than it was asked at.
+            let on_it = |who: &str| {
+                let silent = who == "no answer" && s.peer.names(who);
+                silent || who.trim_start_matches("node-").starts_with(node)
+            };
+            inside && s.probe.target.is_local && s.ours.whom().into_iter().all(on_it)
+        },
+    },
+];
 
 /// In either mode from kube-proxy's iptables mode, where that can be bettered.
 const FROM_IPTABLES: &[Deliberate] = &[
     Deliberate {
         reason: "a node is refused, too, by what has no endpoints; the packet does not leave it untranslated",
         is: |s| {
-            let from_node = matches!(s.probe.source, Source::Node(_));
             let left = s.peer.is("no answer") || s.peer.is("unreachable");
-            from_node && s.at_external_address() && left && s.ours.is("refused")
+            s.of_node() && s.at_external_address() && left && s.ours.is("refused")
         },
     },
     Deliberate {

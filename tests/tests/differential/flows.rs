@@ -72,6 +72,11 @@ impl Flows {
         Ok(this)
     }
 
+    /// Whether they are of rulecast's world.
+    pub(crate) fn is_ours(&self) -> bool {
+        self.is_ours
+    }
+
     /// What is not as wanted.
     pub(crate) fn problems(&mut self, step: &str, wanted: Wanted<'_>) -> Vec<String> {
         let proxy = ["kube-proxy", "rulecast"][usize::from(self.is_ours)];

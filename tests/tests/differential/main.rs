@@ -1,5 +1,5 @@
 //! The same objects and the same packets through the real kube-proxy and through rulecast, side by side, in nftables mode and in
-//! iptables mode:
+//! iptables mode; and in user-mode Linux, where IPVS is, through rulecast's IPVS mode beside its iptables mode:
 //! `cargo test -p rulecast-tests --test differential [-- NAME...]`.
 //!
 //! One API server serves two worlds whose nodes, pods and clients have the same addresses; in one the nodes run kube-proxy, in
@@ -106,7 +106,12 @@ const SCENARIOS: &[Scenario<Worlds>] = scenarios![
 ];
 
 /// In user-mode Linux.
-const IPVS: &[Scenario<Worlds>] = scenarios![ipvs::base,];
+const IPVS: &[Scenario<Worlds>] = scenarios![
+    ipvs::base,
+    ipvs::masquerade_all_and_no_local_detector,
+    ipvs::endpoints_come_and_go,
+    ipvs::clients_stay_until_their_endpoint_goes,
+];
 
 fn main() -> ExitCode {
     let ipvs = || runner::run(IPVS, Worlds::with_iptables, Worlds::print_complaints);

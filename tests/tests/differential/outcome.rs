@@ -1,6 +1,6 @@
 //! What the connections of a probe come to, in words that can be compared between worlds.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 /// How many connections ended in which way: at which pod, at which port, with which source address; or refused,
@@ -60,6 +60,11 @@ impl Outcome {
     /// Whether pods answered all connections.
     pub(crate) fn answered(&self) -> bool {
         self.0.keys().all(|key| key.contains("port "))
+    }
+
+    /// Who answered at which port, whatever source address was seen; or how it ended.
+    pub(crate) fn whom(&self) -> BTreeSet<&str> {
+        self.0.keys().map(|key| key.split(',').next().unwrap_or_default()).collect()
     }
 
     /// Whether any connection ended in a way that begins like this.

@@ -16,6 +16,8 @@ pub(crate) fn of_service(world: &World, service: &Value) -> Vec<Probe> {
     let mut probes = Vec::new();
     let name = service["metadata"]["name"].as_str().unwrap_or_default();
     let sticky = service["spec"]["sessionAffinity"] == "ClientIP";
+    let is_local = service["spec"]["externalTrafficPolicy"] == "Local";
+    let has_ranges = !service["spec"]["loadBalancerSourceRanges"].is_null();
     for port in list(&service["spec"]["ports"]) {
         let proto = match port["protocol"].as_str() {
             Some("TCP") => Proto::Tcp,
@@ -25,8 +27,8 @@ pub(crate) fn of_service(world: &World, service: &Value) -> Vec<Probe> {
         };
         let number = |field: &str| u16::try_from(port[field].as_u64().unwrap_or(0)).unwrap_or(0);
         let mut add = |sources: &[Source], what: String, ip: IpAddr, port: u16| {
-            let target =
-                Target { fixture: name.to_owned(), what, proto, to: SocketAddr::new(ip, port), sticky };
+            let (fixture, to) = (name.to_owned(), SocketAddr::new(ip, port));
+            let target = Target { fixture, what, proto, to, sticky, is_local, has_ranges };
             probes.extend(sources.iter().map(|source| Probe { source: *source, target: target.clone() }));
         };
         for ip in ips(&service["spec"]["clusterIPs"], "") {
@@ -70,7 +72,8 @@ pub(crate) fn of_nobody() -> Vec<Probe> {
         for proto in [Proto::Tcp, Proto::Udp] {
             let to = SocketAddr::new(ip.parse().expect("an address"), 80);
             let (fixture, what) = ("nobody".to_owned(), "a cluster IP that no Service has".to_owned());
-            let target = Target { fixture, what, proto, to, sticky: false };
+            let target =
+                Target { fixture, what, proto, to, sticky: false, is_local: false, has_ranges: false };
             probes.extend(Source::ALL.map(|source| Probe { source, target: target.clone() }));
         }
     }

@@ -5,6 +5,7 @@
 
 use std::process::ExitCode;
 
+use rulecast_tests::control_plane;
 use rulecast_tests::runner::{self, Scenario};
 use rulecast_tests::uml::{self, Machine};
 
@@ -16,6 +17,7 @@ mod listing;
 mod modes;
 mod outside;
 mod schedulers;
+mod take_over;
 mod whole;
 mod world;
 
@@ -57,10 +59,11 @@ const SCENARIOS: &[Scenario<World>] = scenarios![
     lacking::iptables_tools,
     modes::modes_take_over_from_each_other,
     whole::from_manifests_to_packets,
+    take_over::from_kube_proxy,
 ];
 
-/// In MiB.
-const MEMORY: u32 = 512;
+/// For a control plane, too, in MiB.
+const MEMORY: u32 = 3072;
 fn main() -> ExitCode {
     let lists = std::env::args().any(|arg| arg == "--list");
     if uml::is_inside() {
@@ -68,6 +71,11 @@ fn main() -> ExitCode {
     } else if lists {
         runner::run(SCENARIOS, World::new, World::print)
     } else {
+        // Inside nothing can be built.
+        if let Err(error) = control_plane::peers() {
+            println!("{error:#}");
+            return ExitCode::FAILURE;
+        }
         uml::boot(Machine { modules: uml::OF_IPVS, memory: MEMORY })
     }
 }
