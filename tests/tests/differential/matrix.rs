@@ -90,8 +90,10 @@ fn is_worth_it_inside(every_protocol: bool, Probe { source, target }: &Probe) ->
         return false;
     }
     match (target.proto, source) {
+        // What `expectations` looks at.
         (Proto::Tcp, Source::Pod("a3")) => {
-            every_protocol && target.what == "clusterIP" && target.to.is_ipv4()
+            let first = target.to.is_ipv4() || target.fixture == "only-v6";
+            every_protocol && first && target.what == "clusterIP"
         }
         (Proto::Tcp, _) => every_protocol && *source == Source::Client && target.fixture == "default",
         (Proto::Udp, Source::Pod("a1")) => target.what == "clusterIP",
