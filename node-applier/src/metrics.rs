@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use rulecast_bundle::Mode;
 use rulecast_bundle::nft::Family;
 
 use crate::applier::Report;
@@ -81,6 +82,7 @@ pub struct Metrics {
     service_changes: u64,
     families: [PerFamily; 2],
     sync_failures: u64,
+    restore_failures: u64,
     repairs: u64,
     refused: BTreeMap<&'static str, u64>,
     source_errors: u64,
@@ -145,9 +147,11 @@ impl Metrics {
         self.repairs += 1;
     }
 
-    /// The kernel could not be written.
-    pub fn sync_failed(&mut self) {
-        self.sync_failures += 1;
+    /// The kernel could not be written in this mode.
+    pub fn sync_failed(&mut self, mode: Option<Mode>) {
+        // Those of IPVS mode are its few iptables rules, too; kube-proxy has no other name for them.
+        let iptables = matches!(mode, Some(Mode::Iptables | Mode::Ipvs));
+        *if iptables { &mut self.restore_failures } else { &mut self.sync_failures } += 1;
     }
 
     /// A version was refused.
@@ -218,8 +222,10 @@ impl Metrics {
         one(out, &name("service_changes_pending"), "gauge", help, &pending(queued.services));
         let help = "Changes of Services so far.";
         one(out, &name("service_changes_total"), "counter", help, &self.service_changes);
-        let help = "Writes that the kernel refused.";
+        let help = "Writes that the kernel refused, in mode nftables.";
         one(out, &name("nftables_sync_failures_total"), "counter", help, &self.sync_failures);
+        let help = "Writes that failed, in modes iptables and ipvs.";
+        one(out, &name("iptables_restore_failures_total"), "counter", help, &self.restore_failures);
     }
 
     /// What differs between the families.

@@ -8,7 +8,7 @@ mod compare;
 mod index;
 mod meanwhile;
 mod program;
-mod rule;
+pub(crate) mod rule;
 mod table;
 pub mod text;
 mod tool;

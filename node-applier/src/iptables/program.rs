@@ -12,11 +12,11 @@
 use std::net::IpAddr;
 
 use rulecast_bundle::nft::Family;
-use rulecast_bundle::{Empty, FamilyOptions, GroupKind, Name, Part, Pods, Proto, prefix_contains};
+use rulecast_bundle::{Empty, FamilyOptions, GroupKind, Name, Part, Proto, prefix_contains};
 
 use super::chain::{Chain, Prefix, Table, Vip, last, lowest, nets};
 use super::index::{Frontend, Index, Role};
-use super::rule::{Rule, host};
+use super::rule::{Rule, host, of_pods};
 use crate::view::{PortId, Target, View};
 
 /// What a family's chains are made from.
@@ -153,18 +153,8 @@ impl<'a> Program<'a> {
         rules
     }
 
-    /// Alternatives by which traffic of the node's own pods is told.
     fn pods(&self) -> Vec<Rule> {
-        let of_family = |prefixes: &[Prefix]| {
-            let own = prefixes.iter().filter(|(addr, _)| Family::of(*addr) == self.family);
-            own.map(|prefix| Rule::new().from(*prefix)).collect()
-        };
-        match &self.options.pods {
-            Pods::Unknown => Vec::new(),
-            Pods::Prefixes(prefixes) => of_family(prefixes),
-            Pods::NodeCidr => of_family(&self.view.fact().pod_cidrs),
-            Pods::Interface { name, prefix } => vec![Rule::new().input(name, *prefix)],
-        }
+        of_pods(self.family, self.options, &self.view.fact().pod_cidrs)
     }
 
     fn marks_outside(&self) -> bool {

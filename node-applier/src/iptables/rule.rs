@@ -3,7 +3,8 @@
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
-use rulecast_bundle::Proto;
+use rulecast_bundle::nft::Family;
+use rulecast_bundle::{FamilyOptions, Pods, Proto};
 
 use super::chain::{Chain, PORTS, Prefix, Vip};
 use crate::view::Endpoint;
@@ -11,7 +12,7 @@ use crate::view::Endpoint;
 /// A rule without the chain that it is in. Matches come in the order in which iptables-save prints them: addresses, interface,
 /// protocol, then extensions.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Rule(String);
+pub(crate) struct Rule(String);
 
 impl Rule {
     pub(super) fn new() -> Self {
@@ -139,7 +140,7 @@ impl Rule {
         self.add(format_args!("-j ACCEPT"))
     }
 
-    pub(super) fn leave(self) -> Self {
+    pub(crate) fn leave(self) -> Self {
         self.add(format_args!("-j RETURN"))
     }
 
@@ -152,8 +153,22 @@ impl Rule {
         self.add(format_args!("-j REJECT --reject-with {with}"))
     }
 
-    pub(super) fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+/// Alternatives by which traffic of a node's own pods is told; `pod_cidrs` are the node's.
+pub(crate) fn of_pods(family: Family, options: &FamilyOptions, pod_cidrs: &[Prefix]) -> Vec<Rule> {
+    let of_family = |prefixes: &[Prefix]| {
+        let own = prefixes.iter().filter(|(addr, _)| Family::of(*addr) == family);
+        own.map(|prefix| Rule::new().from(*prefix)).collect()
+    };
+    match &options.pods {
+        Pods::Unknown => Vec::new(),
+        Pods::Prefixes(prefixes) => of_family(prefixes),
+        Pods::NodeCidr => of_family(pod_cidrs),
+        Pods::Interface { name, prefix } => vec![Rule::new().input(name, *prefix)],
     }
 }
 

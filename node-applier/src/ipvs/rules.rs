@@ -8,10 +8,11 @@
 
 use std::net::IpAddr;
 
+use rulecast_bundle::FamilyOptions;
 use rulecast_bundle::nft::Family;
-use rulecast_bundle::{FamilyOptions, Pods};
 
 use super::sets::Set;
+use crate::iptables::rule::{Rule, of_pods};
 
 /// One table's part that is ours.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,13 +26,7 @@ pub(super) struct Table {
 
 /// The rules of a family; `pods`: its own pods' addresses, when the pool says that they tell pods.
 pub(super) fn tables(family: Family, options: &FamilyOptions, pod_cidrs: &[(IpAddr, u8)]) -> Vec<Table> {
-    let own = pod_cidrs.iter().filter(|(addr, _)| Family::of(*addr) == family);
-    let pods = match &options.pods {
-        Pods::Unknown => Vec::new(),
-        Pods::Prefixes(prefixes) => prefixes.iter().map(source).collect(),
-        Pods::NodeCidr => own.map(source).collect(),
-        Pods::Interface { name, prefix } => vec![format!("-i {name}{}", if *prefix { "+" } else { "" })],
-    };
+    let pods = of_pods(family, options, pod_cidrs);
     let layout = Layout { family, options, pods };
     vec![layout.mangle(), layout.nat(), layout.filter()]
 }
@@ -52,11 +47,7 @@ struct Layout<'a> {
     family: Family,
     options: &'a FamilyOptions,
     /// Matches that tell traffic of this node's pods, each for itself.
-    pods: Vec<String>,
-}
-
-fn source((addr, len): &(IpAddr, u8)) -> String {
-    format!("-s {addr}/{len}")
+    pods: Vec<Rule>,
 }
 
 impl Layout<'_> {
@@ -69,7 +60,7 @@ impl Layout<'_> {
     }
 
     fn returns(&self) -> Vec<String> {
-        self.pods.iter().map(|pods| format!("{pods} -j RETURN")).collect()
+        self.pods.iter().map(|pods| pods.clone().leave().as_str().to_owned()).collect()
     }
 
     /// What no virtual server may get.

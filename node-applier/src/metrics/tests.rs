@@ -93,6 +93,20 @@ fn changes_are_pending_until_their_version_is_in_force() {
     assert_eq!(services.map(|name| value(&metrics, name)), ["0", "1"]);
 }
 
+#[test]
+fn failures_have_the_name_of_their_mode() {
+    let value = |metrics: &Metrics, name: &str| {
+        let name = format!("kubeproxy_sync_proxy_rules_{name}_total ");
+        metrics.render().lines().find_map(|l| l.strip_prefix(&name)).unwrap().to_owned()
+    };
+    let mut metrics = Metrics::default();
+    for mode in [None, Some(Mode::Nftables), Some(Mode::Iptables), Some(Mode::Ipvs), Some(Mode::Ipvs)] {
+        metrics.sync_failed(mode);
+    }
+    assert_eq!(value(&metrics, "nftables_sync_failures"), "2");
+    assert_eq!(value(&metrics, "iptables_restore_failures"), "3");
+}
+
 /// A sample as Prometheus' text format 0.0.4 has it: a name, labels, a value.
 fn sample(line: &str) -> Option<(&str, BTreeMap<&str, &str>, f64)> {
     let (series, value) = line.rsplit_once(' ')?;

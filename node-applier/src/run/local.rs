@@ -284,7 +284,7 @@ impl<B: Backend> Local<B> {
             state.set_in_step(self.applier.in_step());
             match problem {
                 ApplyError::Refused(_) => metrics.refused(reason),
-                ApplyError::Kernel(_) => metrics.sync_failed(),
+                ApplyError::Kernel(_) => metrics.sync_failed(self.applier.view().mode()),
             }
         }
         self.shared.fail(reason, problem.to_string(), sequence);

@@ -43,6 +43,14 @@ fn rules_follow_the_options() {
 }
 
 #[test]
+fn a_range_of_all_addresses_is_no_condition() {
+    // iptables-save does not print it, and a rule that did would always differ.
+    let pods = Pods::Prefixes(vec![([0, 0, 0, 0].into(), 0)]);
+    let text = rules::restore(&rules::tables(Family::V4, &options(pods, false), &[]), "");
+    assert!(text.contains("-A RCV-CLUSTER -j RETURN") && !text.contains("/0 "), "{text}");
+}
+
+#[test]
 fn what_is_removed_is_what_is_there() {
     let tables = rules::tables(Family::V4, &options(Pods::Unknown, true), &[]);
     // As iptables-save prints what was restored, with somebody else's rule in between.
