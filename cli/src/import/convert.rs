@@ -3,9 +3,12 @@
 //! Conversion, defaults and validation are those of kube-proxy v1.36 (`pkg/proxy/apis/config` and
 //! `platformApplyDefaults`): the pool does what that kube-proxy did, not what the file seems to say.
 
+mod ipvs;
+mod local;
+
 use std::time::Duration as StdDuration;
 
-use rulecast_api::{Conntrack, DetectLocalMode, Duration, Ipvs, Mode, RulePoolSpec};
+use rulecast_api::{Conntrack, Duration, Mode, RulePoolSpec};
 
 use super::leaves::{Leaf, Leaves, Wrong};
 use super::report::{Fate, Report};
@@ -128,81 +131,6 @@ impl Conversion {
         Ok(())
     }
 
-    fn detect_local(&mut self) -> Result<(), Wrong> {
-        let mode = match self.leaves.nonzero("detectLocalMode") {
-            None => DetectLocalMode::ClusterCIDR,
-            Some(leaf) => {
-                self.carried(&leaf);
-                match leaf.text()? {
-                    "ClusterCIDR" => DetectLocalMode::ClusterCIDR,
-                    "NodeCIDR" => DetectLocalMode::NodeCIDR,
-                    "BridgeInterface" => DetectLocalMode::BridgeInterface,
-                    "InterfaceNamePrefix" => DetectLocalMode::InterfaceNamePrefix,
-                    _ => {
-                        let modes = "ClusterCIDR, NodeCIDR, BridgeInterface or InterfaceNamePrefix";
-                        return Err(leaf.wrong(format!("{:?} is not one of {modes}", leaf.shown())));
-                    }
-                }
-            }
-        };
-        self.spec.options.detect_local_mode = mode;
-        self.cluster_cidr(mode)?;
-        let bridge = self.interface("bridgeInterface", mode == DetectLocalMode::BridgeInterface)?;
-        let prefix = self.interface("interfaceNamePrefix", mode == DetectLocalMode::InterfaceNamePrefix)?;
-        self.spec.options.detect_local.bridge_interface = bridge;
-        self.spec.options.detect_local.interface_name_prefix = prefix;
-        Ok(())
-    }
-
-    fn cluster_cidr(&mut self, mode: DetectLocalMode) -> Result<(), Wrong> {
-        let Some(leaf) = self.leaves.nonzero("clusterCIDR") else { return Ok(()) };
-        if mode != DetectLocalMode::ClusterCIDR {
-            self.report.leaf(
-                Fate::NotNeeded,
-                &leaf,
-                "kube-proxy reads it with detectLocalMode ClusterCIDR only",
-            );
-            return Ok(());
-        }
-        let cidrs: Option<Vec<String>> = leaf.text()?.split(',').map(|c| cidr::canonical(c.trim())).collect();
-        let cidrs = cidrs.filter(|cidrs| match cidrs.as_slice() {
-            [_] => true,
-            [one, two] => cidr::is_v6(one) != cidr::is_v6(two),
-            _ => false,
-        });
-        let cidrs = cidrs.ok_or_else(|| {
-            leaf.wrong(format!(
-                "{:?} is not one CIDR, or an IPv4 and an IPv6 one with a comma between",
-                leaf.shown()
-            ))
-        })?;
-        self.spec.options.cluster_cidr = cidrs.join(",");
-        self.carried(&leaf);
-        Ok(())
-    }
-
-    fn interface(&mut self, field: &str, needed: bool) -> Result<String, Wrong> {
-        let path = format!("detectLocal.{field}");
-        let Some(leaf) = self.leaves.nonzero(&path) else {
-            if needed {
-                let problem = format!("detectLocalMode {:?} needs it", self.spec.options.detect_local_mode);
-                return Err(Wrong::missing(path, problem));
-            }
-            return Ok(String::new());
-        };
-        if !needed {
-            self.report.leaf(Fate::NotNeeded, &leaf, "kube-proxy reads it with another detectLocalMode only");
-            return Ok(String::new());
-        }
-        let name = leaf.text()?;
-        if name.len() > 15 || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.@-".contains(&b)) {
-            return Err(leaf
-                .wrong(format!("{name:?} is not an interface name of at most 15 letters, digits, _ . @ -")));
-        }
-        self.carried(&leaf);
-        Ok(name.to_owned())
-    }
-
     fn node_port_addresses(&mut self) -> Result<(), Wrong> {
         let path = "nodePortAddresses";
         let Some(leaf) = self.leaves.nonzero(path) else {
@@ -241,45 +169,6 @@ impl Conversion {
         }
         self.spec.options.node_port_addresses = addresses;
         self.carried(&leaf);
-        Ok(())
-    }
-
-    fn ipvs(&mut self) -> Result<(), Wrong> {
-        let mut ipvs = Ipvs::default();
-        let taken = [
-            "ipvs.scheduler",
-            "ipvs.excludeCIDRs",
-            "ipvs.strictARP",
-            "ipvs.tcpTimeout",
-            "ipvs.tcpFinTimeout",
-            "ipvs.udpTimeout",
-        ]
-        .map(|path| self.leaves.nonzero(path));
-        if (self.from, self.spec.mode) != (Mode::Ipvs, Mode::Ipvs) {
-            for leaf in taken.iter().flatten() {
-                match self.from {
-                    Mode::Ipvs => self.report.leaf(
-                        Fate::NotCarried,
-                        leaf,
-                        &format!("means nothing in mode {}", self.spec.mode),
-                    ),
-                    _ => self.report.leaf(Fate::NotNeeded, leaf, OTHER_MODE),
-                }
-            }
-            return Ok(());
-        }
-        for leaf in taken.iter().flatten() {
-            match leaf.path.as_str() {
-                "ipvs.scheduler" => ipvs.scheduler = scheduler(leaf)?,
-                "ipvs.excludeCIDRs" => ipvs.exclude_cidrs = exclude(leaf)?,
-                "ipvs.strictARP" => ipvs.strict_arp = leaf.bool()?,
-                "ipvs.tcpTimeout" => ipvs.tcp_timeout = Some(leaf.duration()?),
-                "ipvs.tcpFinTimeout" => ipvs.tcp_fin_timeout = Some(leaf.duration()?),
-                _ => ipvs.udp_timeout = Some(leaf.duration()?),
-            }
-            self.carried(leaf);
-        }
-        self.spec.options.ipvs = ipvs;
         Ok(())
     }
 
@@ -403,22 +292,4 @@ fn mode(leaf: &Leaf) -> Result<Mode, Wrong> {
         }
         other => Err(leaf.wrong(format!("{other:?} is not one of nftables, iptables, ipvs"))),
     }
-}
-
-fn scheduler(leaf: &Leaf) -> Result<String, Wrong> {
-    let name = leaf.text()?;
-    let known = name.len() <= 15 && name.bytes().all(|b| b.is_ascii_lowercase());
-    known
-        .then(|| name.to_owned())
-        .ok_or_else(|| leaf.wrong(format!("{name:?} is no name of a scheduler such as rr")))
-}
-
-fn exclude(leaf: &Leaf) -> Result<Vec<String>, Wrong> {
-    let list = leaf.list()?;
-    if list.len() > 32 {
-        return Err(leaf.wrong(format!("{} CIDRs; a RulePool can have 32; join some", list.len())));
-    }
-    let read =
-        |text: &&str| cidr::canonical(text).ok_or_else(|| leaf.wrong(format!("{text:?} is not a CIDR")));
-    list.iter().map(read).collect()
 }
