@@ -22,7 +22,7 @@ pub fn repository() -> PathBuf {
 
 /// The folder for what is slow to build, as `tests/peers/build.sh` has it.
 pub fn cache() -> anyhow::Result<PathBuf> {
-    let folder = |name: &str| std::env::var_os(name).map(PathBuf::from);
+    let folder = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
     let base = || folder("XDG_CACHE_HOME").or_else(|| Some(folder("HOME")?.join(".cache")));
     folder("RULECAST_CACHE")
         .or_else(|| Some(base()?.join("rulecast")))

@@ -1,5 +1,5 @@
 //! `render`: the same on every run, whatever the order of objects. That it is what the kernel gets is tested with kernels
-//! (`tests/tests/kernel`).
+//! (`tests/tests/rules`).
 
 use serde_json::Value;
 

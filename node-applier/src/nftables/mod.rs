@@ -40,10 +40,10 @@ const LEFTOVERS: Duration = Duration::from_secs(1);
 /// How often the kernel is compared with what it should hold, while somebody changes the ruleset all the time.
 const VERIFY_ATTEMPTS: usize = 5;
 
-/// A kernel without nf_tables, or without a part of it, does not support what is asked: `nfnetlink_rcv_batch` answers
-/// `EOPNOTSUPP`.
+/// A kernel without nf_tables says so when it is opened; one that has it without the families ip and ip6, when a table is added.
 fn unsupported(error: rulecast_netlink::Error) -> BackendError {
-    if error.errno() != Some(nix::errno::Errno::EOPNOTSUPP as i32) {
+    let no_family = error.errno() == Some(nix::errno::Errno::EOPNOTSUPP as i32);
+    if !no_family && !matches!(error, rulecast_netlink::Error::Unsupported(_)) {
         return error.into();
     }
     let message = format!(
@@ -71,8 +71,8 @@ pub struct Nftables {
 impl Nftables {
     /// Opens the netlink sockets in the network namespace of this thread.
     pub fn open() -> Result<Self, BackendError> {
-        let connection = Connection::open()?;
-        let monitor = Monitor::open(connection.port_id())?;
+        let connection = Connection::open().map_err(unsupported)?;
+        let monitor = Monitor::open(connection.port_id()).map_err(unsupported)?;
         Ok(Self {
             connection,
             monitor,

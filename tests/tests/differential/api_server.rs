@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use rulecast_tests::control_plane::{self, ControlPlane};
 use rulecast_tests::kubectl::Kubectl;
-use rulecast_tests::namespace::Namespace;
+use rulecast_tests::namespace::{self, Namespace};
 use rulecast_tests::objects::NAMESPACE;
 use rulecast_tests::process::Process;
 use rulecast_tests::programs::{self, APPLIER, CONTROLLER};
@@ -34,10 +34,17 @@ pub(crate) struct ApiServer {
 }
 
 impl ApiServer {
-    /// Starts it in `hub`, where everything is joined that the nodes of both worlds have.
-    pub(crate) fn start(hub: Namespace, peer: &mut World, ours: &mut World) -> anyhow::Result<Self> {
+    /// Starts it, in a namespace of its own to which the nodes of both worlds have a way.
+    pub(crate) fn start(peer: &mut World, ours: &mut World) -> anyhow::Result<Self> {
         let (programs, peers) = (programs::folder()?, control_plane::peers()?);
+        namespace::remove_leftovers("rcd-hub")?;
+        let hub = Namespace::new(&format!("rcd-hub-{}", std::process::id()))?;
+        hub.ip("link add switch type bridge")?;
         hub.ip(&format!("addr add {API_SERVER}/24 dev switch"))?;
+        hub.ip("link set switch up")?;
+        hub.ip("-4 route add unreachable default")?;
+        peer.join(&hub, 10)?;
+        ours.join(&hub, 20)?;
         let dir = tempfile::Builder::new().prefix("rcd-").tempdir()?;
         let control_plane = ControlPlane::start_at(&hub, &dir.path().join("control-plane"), API_SERVER)?;
         let kubeconfig = control_plane.kubeconfig();
@@ -131,7 +138,7 @@ impl Objects for ApiServer {
     fn configure(
         &mut self,
         [peer, ours]: [&mut World; 2],
-        before: Option<&Config>,
+        before: &Config,
         config: &Config,
     ) -> anyhow::Result<()> {
         let peers = config.kube_proxy(&self.control_plane.kubeconfig()).to_string();
@@ -141,7 +148,7 @@ impl Objects for ApiServer {
             stop_peers(peer)?;
             fs::write(&path, &peers)?;
         }
-        hint(ours, before.and_then(|before| before.hint), config.hint)?;
+        hint(ours, before.hint, config.hint)?;
         let pool = json!({
             "apiVersion": "rulecast.dev/v1alpha1", "kind": "RulePool", "metadata": { "name": POOL },
             "spec": config.pool(config.mode),

@@ -1,7 +1,9 @@
-//! Where rulecast differs from kube-proxy on purpose.
+//! Where rulecast differs from kube-proxy on purpose, and one of its modes from another.
+
+use serde_json::Value;
 
 use crate::config::{IPTABLES, IPVS, NFTABLES};
-use crate::outcome::Outcome;
+use crate::outcome::{KEPT, Outcome};
 use crate::probes::{Probe, Source};
 use crate::worlds::Worlds;
 
@@ -18,6 +20,8 @@ struct Seen<'a> {
     probe: &'a Probe,
     peer: &'a Outcome,
     ours: &'a Outcome,
+    /// Whether the Service is not there any more.
+    gone: bool,
 }
 
 impl Seen<'_> {
@@ -82,7 +86,7 @@ const IPVS_FROM_IPTABLES: &[Deliberate] = &[
         reason: "an address refuses until the last connections through it have ended",
         is: |s| {
             let left = s.peer.is("no answer") || s.peer.is("unreachable");
-            s.probe.target.fixture != "nobody" && left && s.ours.is("refused")
+            s.gone && left && s.ours.is("refused")
         },
     },
     Deliberate {
@@ -91,23 +95,36 @@ const IPVS_FROM_IPTABLES: &[Deliberate] = &[
     },
     Deliberate {
         reason: "source ranges do not hold for what the node itself sends: its source is the address itself",
-        is: |s| s.of_node() && s.probe.target.has_ranges && s.peer.is("no answer") && s.ours.answered(),
+        is: |s| {
+            let restricted = s.probe.target.has_ranges && s.at("load balancer address");
+            s.of_node() && restricted && s.peer.is("no answer") && s.ours.answered()
+        },
     },
     Deliberate {
         reason: "what a node itself sends is masqueraded: its source would be the virtual server's address",
-        is: |s| s.of_node() && s.ours.answered() && s.ours.whom() == s.peer.whom(),
+        is: |s| {
+            let masqueraded = !s.ours.counts().keys().any(|end| end.ends_with(KEPT));
+            s.of_node() && s.ours.answered() && masqueraded && s.ours.whom() == s.peer.whom()
+        },
     },
     Deliberate {
         reason: "with policy Local pods and nodes, too, get the endpoints of the node that serves them, if it has any",
         is: |s| {
-            let inside = matches!(s.probe.source, Source::Pod(_) | Source::Node(_));
-            let node = if s.at("node-b") { "b" } else { "a" };
+            // Its own node translates what is sent from inside, but for what is sent to the other one.
+            let node = match s.probe.source {
+                _ if s.at("nodePort of node-b") => "b",
+                _ if s.at("nodePort of node-a") => "a",
+                Source::Pod(name) => &name[..1],
+                Source::Node(number) => ["a", "b"][number],
+                Source::Client | Source::Blocked => return false,
+            };
             // A UDP server of the node's own network answers from another address than it was asked at.
             let on_it = |who: &str| {
                 let silent = who == "no answer" && s.peer.names(who);
                 silent || who.trim_start_matches("node-").starts_with(node)
             };
-            inside && s.probe.target.is_local && s.ours.whom().into_iter().all(on_it)
+            let outward = s.probe.target.is_local && !s.at("clusterIP");
+            outward && s.ours.whom().into_iter().all(on_it)
         },
     },
 ];
@@ -144,7 +161,9 @@ fn is_chance(worlds: &Worlds, seen: &Seen<'_>) -> bool {
 
 /// Why a difference is meant to be; nothing if it is not.
 pub(crate) fn reason(worlds: &Worlds, probe: &Probe, peer: &Outcome, ours: &Outcome) -> Option<&'static str> {
-    let seen = Seen { probe, peer, ours };
+    let is_it = |service: &Value| service["metadata"]["name"] == probe.target.fixture.as_str();
+    let gone = worlds.config.mode == IPVS && !worlds.services().is_ok_and(|all| all.iter().any(is_it));
+    let seen = Seen { probe, peer, ours, gone };
     if is_chance(worlds, &seen) {
         return Some(
             "which endpoint a client sticks to is chance, and so whether its answer finds the way back",

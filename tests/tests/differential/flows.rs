@@ -9,6 +9,7 @@ use anyhow::{Context as _, ensure};
 use rulecast_tests::namespace::Namespace;
 
 use crate::world::World;
+use crate::worlds::KUBE_PROXY;
 
 /// How long an answer may take that is on its way.
 const ANSWER: Duration = Duration::from_millis(300);
@@ -19,6 +20,7 @@ const LIMIT: Duration = Duration::from_secs(5);
 
 /// Flows of one world, from one client to one Service.
 pub(crate) struct Flows {
+    proxy: &'static str,
     is_ours: bool,
     udp: Vec<Udp>,
     tcp: Option<(TcpStream, String)>,
@@ -61,7 +63,7 @@ impl Flows {
             std::io::Result::Ok((flows, tcp))
         };
         let (udp, tcp) = from.run(open)?.with_context(|| format!("flows in the world of {}", world.proxy))?;
-        let mut this = Self { is_ours, udp, tcp: None };
+        let mut this = Self { proxy: world.proxy, is_ours, udp, tcp: None };
         for flow in &mut this.udp {
             flow.last = flow.ask();
         }
@@ -79,7 +81,7 @@ impl Flows {
 
     /// What is not as wanted.
     pub(crate) fn problems(&mut self, step: &str, wanted: Wanted<'_>) -> Vec<String> {
-        let proxy = ["kube-proxy", "rulecast"][usize::from(self.is_ours)];
+        let proxy = self.proxy;
         let mut wrong = BTreeMap::<String, usize>::new();
         let end = Instant::now() + LIMIT;
         for flow in &mut self.udp {
@@ -88,7 +90,7 @@ impl Flows {
                 flow.last = flow.ask();
                 let right = is_right(before.as_deref(), flow.last.as_deref(), wanted);
                 // kube-proxy leaves flows alone that have nowhere to go, even to the dead.
-                if right || (!self.is_ours && wanted.serving.is_empty()) {
+                if right || (proxy == KUBE_PROXY && wanted.serving.is_empty()) {
                     break;
                 }
                 if Instant::now() >= end {

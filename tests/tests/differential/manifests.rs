@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use rulecast_tests::process::Process;
@@ -25,8 +25,7 @@ const CLUSTER_IPS: (Ipv4Addr, Ipv6Addr) =
 /// Its parts end in the order of the fields.
 pub(crate) struct Manifests {
     controllers: Vec<Process>,
-    /// By the word of their kind, and their names.
-    objects: BTreeMap<(&'static str, String), Value>,
+    objects: BTreeMap<(Kind, String), Value>,
     allocated: u16,
     dir: TempDir,
 }
@@ -63,20 +62,21 @@ impl Manifests {
                 "spec": { "podCIDR": node.pod_cidrs[0], "podCIDRs": node.pod_cidrs },
                 "status": { "addresses": [address(node.v4), address(node.v6)] },
             });
-            objects.insert((Kind::Node.word(), node.name.clone()), object);
+            objects.insert((Kind::Node, node.name.clone()), object);
         }
         Ok(Self { controllers, objects, allocated: 0, dir })
     }
 
-    fn folder(&self, world: &str, what: &str) -> std::path::PathBuf {
-        self.dir.path().join(format!("{world}-{what}"))
+    /// A file of a world's manifests.
+    fn file(&self, world: &str, name: &str) -> PathBuf {
+        self.dir.path().join(format!("{world}-manifests")).join(name)
     }
 
     /// Both worlds' controllers see all of it at once, or nothing.
     fn write(&self) -> anyhow::Result<()> {
         let texts: Vec<String> = self.objects.values().map(Value::to_string).collect();
         for world in ["peer", "ours"] {
-            put(&self.folder(world, "manifests").join("objects.yaml"), &texts.join("\n---\n"))?;
+            put(&self.file(world, "objects.yaml"), &texts.join("\n---\n"))?;
         }
         Ok(())
     }
@@ -155,13 +155,13 @@ fn merge(target: &mut Value, patch: &Value) {
     }
 }
 
-fn key(object: &Value) -> anyhow::Result<(&'static str, String)> {
+fn key(object: &Value) -> anyhow::Result<(Kind, String)> {
     let kind = match object["kind"].as_str() {
         Some("Service") => Kind::Service,
         Some("EndpointSlice") => Kind::EndpointSlice,
         other => anyhow::bail!("{other:?} is no kind that a test writes"),
     };
-    Ok((kind.word(), object["metadata"]["name"].as_str().context("a name")?.to_owned()))
+    Ok((kind, object["metadata"]["name"].as_str().context("a name")?.to_owned()))
 }
 
 impl Objects for Manifests {
@@ -169,7 +169,7 @@ impl Objects for Manifests {
         for object in objects {
             let key = key(object)?;
             let mut object = object.clone();
-            if key.0 == Kind::Service.word() {
+            if key.0 == Kind::Service {
                 if let Some(before) = self.objects.get(&key) {
                     object["status"] = before["status"].clone();
                     for field in ["clusterIP", "clusterIPs"] {
@@ -194,7 +194,7 @@ impl Objects for Manifests {
     }
 
     fn patch(&mut self, kind: Kind, name: &str, patch: &Value) -> anyhow::Result<()> {
-        let key = (kind.word(), name.to_owned());
+        let key = (kind, name.to_owned());
         let mut object = self.objects.get(&key).with_context(|| format!("no {name}"))?.clone();
         merge(&mut object, patch);
         if kind == Kind::Service {
@@ -206,7 +206,7 @@ impl Objects for Manifests {
 
     fn delete(&mut self, kind: Kind, names: &[&str]) -> anyhow::Result<()> {
         for name in names {
-            self.objects.remove(&(kind.word(), (*name).to_owned()));
+            self.objects.remove(&(kind, (*name).to_owned()));
         }
         self.write()
     }
@@ -216,29 +216,31 @@ impl Objects for Manifests {
             let of = object["metadata"]["labels"]["kubernetes.io/service-name"].as_str();
             of.is_some_and(|of| services.contains(&of))
         };
-        self.objects.retain(|(kind, _), object| *kind != Kind::EndpointSlice.word() || !is_its(object));
+        self.objects.retain(|(kind, _), object| *kind != Kind::EndpointSlice || !is_its(object));
         self.write()
     }
 
     fn services(&self) -> anyhow::Result<Vec<Value>> {
-        let all = self.objects.iter().filter(|((kind, _), _)| *kind == Kind::Service.word());
+        let all = self.objects.iter().filter(|((kind, _), _)| *kind == Kind::Service);
         Ok(all.map(|(_, object)| object.clone()).collect())
     }
 
     fn configure(
         &mut self,
         worlds: [&mut World; 2],
-        _before: Option<&Config>,
+        _before: &Config,
         config: &Config,
     ) -> anyhow::Result<()> {
         self.write()?;
         let modes = [("peer", config.peer_mode), ("ours", config.mode)];
+        let pools: BTreeMap<&str, PathBuf> =
+            modes.into_iter().map(|(name, _)| (name, self.file(name, "pool.yaml"))).collect();
         for ((world, (name, mode)), controller) in worlds.into_iter().zip(modes).zip(&mut self.controllers) {
             let pool = json!({
                 "apiVersion": "rulecast.dev/v1alpha1", "kind": "RulePool", "metadata": { "name": POOL },
                 "spec": config.pool(mode),
             });
-            put(&self.dir.path().join(format!("{name}-manifests/pool.yaml")), &pool.to_string())?;
+            put(&pools[name], &pool.to_string())?;
             controller.start(&world.network.hub)?;
             for (applier, node) in world.proxies.iter_mut().zip(&world.network.nodes) {
                 applier.start(&node.namespace)?;

@@ -154,7 +154,7 @@ fn expectations(
                 && seen == BTreeSet::from(["unreachable"]);
             ensure!(
                 seen == wanted || left,
-                "{}: wanted {wanted:?} of kube-proxy, got {}",
+                "{}: wanted {wanted:?} of the peer, got {}",
                 fixture.name,
                 again[0]
             );

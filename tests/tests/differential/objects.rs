@@ -7,7 +7,7 @@ use crate::config::Config;
 use crate::world::World;
 
 /// What a change is made of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Kind {
     Node,
     Service,
@@ -46,12 +46,7 @@ pub(crate) trait Objects {
     fn services(&self) -> anyhow::Result<Vec<Value>>;
 
     /// Gives both worlds a configuration, instead of `before`; whatever serves runs afterwards.
-    fn configure(
-        &mut self,
-        worlds: [&mut World; 2],
-        before: Option<&Config>,
-        config: &Config,
-    ) -> anyhow::Result<()>;
+    fn configure(&mut self, worlds: [&mut World; 2], before: &Config, config: &Config) -> anyhow::Result<()>;
 
     /// What runs beside the proxies.
     fn processes(&self) -> Vec<&Process>;

@@ -23,8 +23,8 @@ pub(crate) struct World {
 }
 
 impl World {
-    /// Makes it; its nodes have the addresses after `first` on the way to the API server.
-    pub(crate) fn new(prefix: &str, proxy: &'static str, hub: &Namespace, first: u8) -> anyhow::Result<Self> {
+    /// Makes it.
+    pub(crate) fn new(prefix: &str, proxy: &'static str) -> anyhow::Result<Self> {
         let network = Network::new(prefix, 3)?;
         let blocked = network.add_client(prefix, SECOND_CLIENT)?;
         void(&network.hub)?;
@@ -35,12 +35,6 @@ impl World {
             }
             // Pods in the node's own network.
             serve::start(&node.namespace, &node.name)?;
-            let host = first + number;
-            let port = format!("node-{host}");
-            hub.ip(&format!("link add {port} type veth peer name mgmt netns {}", node.namespace.name()))?;
-            hub.ip(&format!("link set {port} master switch up"))?;
-            node.namespace.ip(&format!("addr add 192.168.77.{host}/24 dev mgmt"))?;
-            node.namespace.ip("link set mgmt up")?;
         }
         // Half of the load balancers' addresses lead to the second node; the first node takes what is sent to cluster
         // IPs from outside.
@@ -59,6 +53,19 @@ impl World {
             }
         }
         Ok(Self { proxy, proxies: Vec::new(), blocked, network })
+    }
+
+    /// Joins the nodes to the API server's switch, with the addresses after `first`, by an interface that carries nothing else.
+    pub(crate) fn join(&self, hub: &Namespace, first: u8) -> anyhow::Result<()> {
+        for (node, number) in self.network.nodes.iter().zip(1..) {
+            let host = first + number;
+            let port = format!("node-{host}");
+            hub.ip(&format!("link add {port} type veth peer name mgmt netns {}", node.namespace.name()))?;
+            hub.ip(&format!("link set {port} master switch up"))?;
+            node.namespace.ip(&format!("addr add 192.168.77.{host}/24 dev mgmt"))?;
+            node.namespace.ip("link set mgmt up")?;
+        }
+        Ok(())
     }
 
     /// What an address is, in the words of a report.

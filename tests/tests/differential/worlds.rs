@@ -2,7 +2,7 @@
 
 use anyhow::Context as _;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use rulecast_tests::namespace::{self, Namespace};
+use rulecast_tests::namespace;
 use rulecast_tests::process::Process;
 use serde_json::Value;
 
@@ -14,6 +14,9 @@ use crate::world::World;
 
 /// Sockets at once, of all probes and servers.
 const FILES: u64 = 20_000;
+
+/// The peer that rulecast is held against outside of user-mode Linux.
+pub(crate) const KUBE_PROXY: &str = "kube-proxy";
 
 /// Both. Its parts end in the order of the fields.
 pub(crate) struct Worlds {
@@ -36,32 +39,31 @@ impl Worlds {
     /// kube-proxy and rulecast, at one API server in a namespace of its own.
     pub(crate) fn with_kube_proxy() -> anyhow::Result<Self> {
         namespace::require(&["nft", "iptables", "iptables-nft"])?;
-        let (hub, mut peer, mut ours) = networks(["kube-proxy", "rulecast"])?;
-        let objects = ApiServer::start(hub, &mut peer, &mut ours)?;
+        let [mut peer, mut ours] = networks([KUBE_PROXY, "rulecast"])?;
+        let objects = ApiServer::start(&mut peer, &mut ours)?;
         Self::start(peer, ours, Box::new(objects), Config::default())
     }
 
     /// rulecast in iptables mode, which is compared with kube-proxy elsewhere, and in IPVS mode.
     pub(crate) fn with_iptables() -> anyhow::Result<Self> {
         namespace::require(&["ipset", "ipvsadm"])?;
-        let (_hub, mut peer, mut ours) = networks(["rulecast, iptables", "rulecast, ipvs"])?;
+        let [mut peer, mut ours] = networks(["rulecast, iptables", "rulecast, ipvs"])?;
         let objects = Manifests::start(&mut peer, &mut ours)?;
         Self::start(peer, ours, Box::new(objects), Config::ipvs())
     }
 
     fn start(peer: World, ours: World, objects: Box<dyn Objects>, config: Config) -> anyhow::Result<Self> {
         let base = config.clone();
-        let mut this = Self { peer, ours, objects, config, base, fixtures: false, settled: 0 };
-        let config = this.config.clone();
-        this.objects.configure([&mut this.peer, &mut this.ours], None, &config)?;
+        let mut this =
+            Self { peer, ours, objects, config: config.clone(), base, fixtures: false, settled: 0 };
         // What is timed later begins when everything is up.
-        this.settle().inspect_err(|_| this.print_logs())?;
+        this.configure(config).and_then(|()| this.settle()).inspect_err(|_| this.print_logs())?;
         Ok(this)
     }
 
     /// Gives both worlds another configuration.
     pub(crate) fn configure(&mut self, config: Config) -> anyhow::Result<()> {
-        self.objects.configure([&mut self.peer, &mut self.ours], Some(&self.config), &config)?;
+        self.objects.configure([&mut self.peer, &mut self.ours], &self.config, &config)?;
         self.config = config;
         Ok(())
     }
@@ -138,17 +140,10 @@ impl Worlds {
     }
 }
 
-/// Two networks, and a namespace to which all nodes have a second interface.
-fn networks([peer, ours]: [&'static str; 2]) -> anyhow::Result<(Namespace, World, World)> {
+/// Two networks of the same addresses.
+fn networks([peer, ours]: [&'static str; 2]) -> anyhow::Result<[World; 2]> {
     namespace::require(&["ip", "iptables-legacy"])?;
     let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
     setrlimit(Resource::RLIMIT_NOFILE, FILES.min(most), most).context("raising the limit of open files")?;
-    namespace::remove_leftovers("rcd-hub")?;
-    let hub = Namespace::new(&format!("rcd-hub-{}", std::process::id()))?;
-    hub.ip("link add switch type bridge")?;
-    hub.ip("link set switch up")?;
-    hub.ip("-4 route add unreachable default")?;
-    let peer = World::new("rcd-peer", peer, &hub, 10)?;
-    let ours = World::new("rcd-ours", ours, &hub, 20)?;
-    Ok((hub, peer, ours))
+    Ok([World::new("rcd-peer", peer)?, World::new("rcd-ours", ours)?])
 }

@@ -20,13 +20,14 @@ fn lacks(result: Result<(), BackendError>, reason: &str, word: &str) -> anyhow::
     Ok(())
 }
 
-/// This kernel refuses tables of nf_tables: what was in force stays, and nothing can be left of that mode.
+/// This kernel has nf_tables without the families of IP, and then not at all: what was in force stays, and nothing can be left of
+/// that mode.
 pub(crate) fn nf_tables(world: &mut World) -> anyhow::Result<()> {
     world.serve(service(), &["a1"])?;
     let [nftables, ipvs] = [Mode::Nftables, Mode::Ipvs].map(|mode| world.view_in(mode));
     let (nftables, ipvs) = (nftables?, ipvs?);
     let shared = &*world;
-    shared.node().run(|| -> anyhow::Result<()> {
+    let refuse = || -> anyhow::Result<()> {
         let mut modes = Modes::new(modes::open);
         let addrs = rulecast_node::addresses::of_this_node().unwrap_or_default();
         modes.rebuild(&ipvs, &addrs)?;
@@ -34,8 +35,12 @@ pub(crate) fn nf_tables(world: &mut World) -> anyhow::Result<()> {
         ensure!(tcp(shared.pod("a2"), at(VIP, 80))?.pod().is_ok(), "it does not answer any more");
         modes.clean_up()?;
         Ok(())
-    })??;
-    world.begin_anew()
+    };
+    let refused = shared.node().run(&refuse)?;
+    let without =
+        refused.and_then(|()| without_modules("nft_", "nf_tables", || shared.node().run(&refuse)?));
+    world.begin_anew()?;
+    without
 }
 
 /// A kernel without IPVS.
@@ -43,24 +48,43 @@ pub(crate) fn ip_vs(world: &mut World) -> anyhow::Result<()> {
     world.serve(service(), &["a1"])?;
     let (node, backend) = (&world.network.nodes[0].namespace, &mut world.backend);
     node.run(|| backend.clean_up())??;
-    // So that asking does not load it.
-    let loader = fs::read_to_string("/proc/sys/kernel/modprobe")?;
-    fs::write("/proc/sys/kernel/modprobe", "/nonexistent")?;
-    let loaded = fs::read_to_string("/proc/modules")?;
-    let names = loaded.lines().filter_map(|line| line.split(' ').next());
-    // Schedulers first.
-    let (mut schedulers, ip_vs): (Vec<_>, Vec<_>) =
-        names.filter(|name| name.starts_with("ip_vs")).partition(|name| *name != "ip_vs");
-    schedulers.extend(ip_vs);
-    for module in &schedulers {
-        let removed = Command::new("rmmod").arg(module).output()?;
-        ensure!(removed.status.success(), "{module}: {}", String::from_utf8_lossy(&removed.stderr));
-    }
     let begin = || Ipvs::open()?.rebuild(&world.view, &[]).map(drop);
-    let without = world.node().run(|| lacks(begin(), "MissingModule", "modprobe ip_vs"))?;
-    fs::write("/proc/sys/kernel/modprobe", loader.trim())?;
-    without?;
-    world.begin_anew()
+    let without = without_modules("ip_vs", "ip_vs", || {
+        world.node().run(|| lacks(begin(), "MissingModule", "modprobe ip_vs"))?
+    });
+    world.begin_anew()?;
+    without
+}
+
+/// Does something while a module is not there, nor those that need it, whose names begin with `prefix`; asking for it does not load
+/// it.
+fn without_modules(
+    prefix: &str,
+    name: &str,
+    work: impl FnOnce() -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let loader = fs::read_to_string(LOADER)?;
+    fs::write(LOADER, "/nonexistent")?;
+    let result = unload(prefix, name).and_then(|()| work());
+    fs::write(LOADER, loader.trim())?;
+    result
+}
+
+const LOADER: &str = "/proc/sys/kernel/modprobe";
+
+fn unload(prefix: &str, name: &str) -> anyhow::Result<()> {
+    // Each round takes what nothing needs any more.
+    for _ in 0..8 {
+        let loaded = fs::read_to_string("/proc/modules")?;
+        let modules = loaded.lines().filter_map(|line| line.split(' ').next());
+        if !modules.clone().any(|module| module == name) {
+            return Ok(());
+        }
+        for module in modules.filter(|module| *module == name || module.starts_with(prefix)) {
+            let _needed = Command::new("rmmod").arg(module).output().context("rmmod")?;
+        }
+    }
+    anyhow::bail!("the module {name} cannot be unloaded")
 }
 
 /// A node without the tools of iptables.

@@ -64,6 +64,7 @@ const SCENARIOS: &[Scenario<World>] = scenarios![
 
 /// For a control plane, too, in MiB.
 const MEMORY: u32 = 3072;
+
 fn main() -> ExitCode {
     let lists = std::env::args().any(|arg| arg == "--list");
     if uml::is_inside() {

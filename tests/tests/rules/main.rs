@@ -37,7 +37,7 @@ impl Bench {
             namespace.ip(&format!("addr add {addr} dev lo")).unwrap();
         }
         let this = Self { namespace, dir: tempfile::tempdir().unwrap() };
-        let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kernel/manifests");
+        let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/rules/manifests");
         fs::create_dir(this.manifests()).unwrap();
         for file in fs::read_dir(from).unwrap() {
             let file = file.unwrap();
