@@ -36,9 +36,9 @@ pub(crate) fn nf_tables(world: &mut World) -> anyhow::Result<()> {
         modes.clean_up()?;
         Ok(())
     };
-    let refused = shared.node().run(&refuse)?;
+    let refused = shared.node().run(refuse)?;
     let without =
-        refused.and_then(|()| without_modules("nft_", "nf_tables", || shared.node().run(&refuse)?));
+        refused.and_then(|()| without_modules("nft_", "nf_tables", || shared.node().run(refuse)?));
     world.begin_anew()?;
     without
 }
