@@ -84,11 +84,15 @@ pub fn run<S>(
         if let Some(problem) = problem {
             println!("{problem}");
             failed(&state);
-            failures.push(*name);
+            failures.push((*name, problem));
         }
     }
     drop(state);
     let (passed, took) = (wanted.len() - failures.len(), start.elapsed().as_secs_f64());
-    println!("\n{passed} passed, {} failed in {took:.1} s; failed: {failures:?}", failures.len());
+    println!("\n{passed} passed, {} failed in {took:.1} s", failures.len());
+    // Again, as pages of logs lie in between.
+    for (name, problem) in &failures {
+        println!("failed: {name}: {problem}");
+    }
     if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -73,8 +73,8 @@ pub(crate) fn flush(node: &Namespace) -> anyhow::Result<()> {
     nft(node, &["flush", "ruleset"])?;
     for tool in ["iptables-legacy", "ip6tables-legacy"] {
         for table in ["nat", "filter", "mangle"] {
-            node.output(tool, &["-t", table, "-F"])?;
-            node.output(tool, &["-t", table, "-X"])?;
+            node.output(tool, &["-w", "-t", table, "-F"])?;
+            node.output(tool, &["-w", "-t", table, "-X"])?;
         }
     }
     node.output("ipset", &["destroy"])?;

@@ -31,7 +31,8 @@ pub(crate) fn serves(site: &Site) -> anyhow::Result<Proxy> {
         node,
         &format!(
             "table ip who {{ chain prerouting {{ type filter hook prerouting priority -350; \
-             ip daddr {} tcp flags syn meta nftrace set 1; }}; }}",
+             ip daddr {} tcp flags syn meta nftrace set 1; }}; \
+             chain last {{ type filter hook postrouting priority 350; }}; }}",
             to.ip()
         ),
     )?;
@@ -53,7 +54,8 @@ fn trace(site: &Site, to: SocketAddr) -> anyhow::Result<Proxy> {
         // The monitor may need a moment before it hears, and one before it writes.
         sleep(Duration::from_millis(100));
         let trace = monitor.log_since(mark);
-        ensure!(trace.contains("prerouting"), "{trace:?}");
+        // Only then has it written all that came before.
+        ensure!(trace.contains(" ip who last "), "{trace:?}");
         Ok(trace)
     });
     monitor.kill()?;
