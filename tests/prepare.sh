@@ -21,6 +21,7 @@ need git git
 need linux.uml user-mode-linux
 need ipvsadm ipvsadm
 need ipset ipset
+need conntrack conntrack
 need modprobe kmod
 if [ ${#missing[@]} -gt 0 ]; then
   command -v apt-get >/dev/null || { echo "Missing: install the packages ${missing[*]}." >&2; exit 1; }

@@ -68,7 +68,8 @@ pub(crate) fn without_rulecast(node: &Namespace) -> anyhow::Result<()> {
     without_iptables(node)
 }
 
-/// Removes everything, whoever wrote it.
+/// Removes everything, whoever wrote it; and what conntrack remembers: a SYN that came while nobody served is untranslated there
+/// for two minutes, and with it the next connection from that port.
 pub(crate) fn flush(node: &Namespace) -> anyhow::Result<()> {
     nft(node, &["flush", "ruleset"])?;
     for tool in ["iptables-legacy", "ip6tables-legacy"] {
@@ -78,5 +79,6 @@ pub(crate) fn flush(node: &Namespace) -> anyhow::Result<()> {
         }
     }
     node.output("ipset", &["destroy"])?;
+    node.output("conntrack", &["--flush"])?;
     Ok(())
 }

@@ -56,7 +56,7 @@ pub(crate) struct Site {
 
 impl Site {
     pub(crate) fn start() -> anyhow::Result<Self> {
-        namespace::require(&["iptables-legacy", "iptables-nft", "ipset"])?;
+        namespace::require(&["iptables-legacy", "iptables-nft", "ipset", "conntrack"])?;
         let mut cluster = Cluster::start("rc-move", 3)?;
         let services = services(&cluster)?;
         cluster.wait_until_in_force()?;
