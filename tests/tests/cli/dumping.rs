@@ -35,6 +35,19 @@ fn unpack(archive: &Path, into: &Path) -> anyhow::Result<BTreeMap<String, String
     Ok(files)
 }
 
+/// The text without what stands for nodes' names, as `node-` and twelve random digits may begin like a node's name.
+fn without_pseudonyms(text: &str) -> String {
+    let mut parts = text.split("node-");
+    let mut left = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        match part.bytes().take_while(u8::is_ascii_hexdigit).count() {
+            12 => left += &part[12..],
+            _ => left.extend(["node-", part]),
+        }
+    }
+    left
+}
+
 fn busy(s: &mut Server) -> anyhow::Result<()> {
     s.fresh()?;
     s.apply(&healthy())?;
@@ -89,6 +102,7 @@ pub(crate) fn a_dump_has_no_names_in_it(s: &mut Server) -> anyhow::Result<()> {
         ensure!(files.contains_key(file), "{file} is missing: {:?}", files.keys());
     }
     for (name, text) in &files {
+        let readable = without_pseudonyms(text);
         for secret in [
             "secret-node-7",
             "node-a",
@@ -104,7 +118,7 @@ pub(crate) fn a_dump_has_no_names_in_it(s: &mut Server) -> anyhow::Result<()> {
             "prod/web",
             "web-3",
         ] {
-            ensure!(!text.contains(secret), "{secret} is in {name}:\n{text}");
+            ensure!(!readable.contains(secret), "{secret} is in {name}:\n{text}");
         }
     }
     // The same name is the same pseudonym everywhere.
