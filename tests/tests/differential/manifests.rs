@@ -232,15 +232,14 @@ impl Objects for Manifests {
         config: &Config,
     ) -> anyhow::Result<()> {
         self.write()?;
-        let modes = [("peer", config.peer_mode), ("ours", config.mode)];
-        let pools: BTreeMap<&str, PathBuf> =
-            modes.into_iter().map(|(name, _)| (name, self.file(name, "pool.yaml"))).collect();
-        for ((world, (name, mode)), controller) in worlds.into_iter().zip(modes).zip(&mut self.controllers) {
+        for (name, mode) in [("peer", config.peer_mode), ("ours", config.mode)] {
             let pool = json!({
                 "apiVersion": "rulecast.dev/v1alpha1", "kind": "RulePool", "metadata": { "name": POOL },
                 "spec": config.pool(mode),
             });
-            put(&pools[name], &pool.to_string())?;
+            put(&self.file(name, "pool.yaml"), &pool.to_string())?;
+        }
+        for (world, controller) in worlds.into_iter().zip(&mut self.controllers) {
             controller.start(&world.network.hub)?;
             for (applier, node) in world.proxies.iter_mut().zip(&world.network.nodes) {
                 applier.start(&node.namespace)?;

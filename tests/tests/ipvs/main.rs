@@ -66,10 +66,9 @@ const SCENARIOS: &[Scenario<World>] = scenarios![
 const MEMORY: u32 = 3072;
 
 fn main() -> ExitCode {
-    let lists = std::env::args().any(|arg| arg == "--list");
     if uml::is_inside() {
         uml::inside(|| runner::run(SCENARIOS, World::new, World::print))
-    } else if lists {
+    } else if runner::lists() || !runner::wants_any(SCENARIOS) {
         runner::run(SCENARIOS, World::new, World::print)
     } else {
         // Inside nothing can be built.
